@@ -1,0 +1,64 @@
+# Every target says what it does and how long it took. `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.SILENT:
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+MODEL  := predictor/models/shapes
+
+# $(call task,what it does): prints it now, and the seconds it took when the recipe ends, however it ends.
+task = printf '\033[1m▸ %s\033[0m\n' '$(1)'; trap 's=$$?; printf "\033[1m▸ %s: %ss\033[0m\n" "$$([ $$s = 0 ] && echo done || echo failed)" "$$SECONDS"' EXIT
+
+.PHONY: help install demo serve test lint types imports unit format constraints clean
+help: ## list the targets
+	grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(call task,installing into $(VENV) what constraints.txt pins)
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[server,engine,lab,dev]'
+	touch $@
+
+install: $(VENV)/.installed ## install everything into .venv
+
+demo: install ## start the predictor, make pictures, show them and the cold start, stop
+	$(call task,making pictures with the real predictor and its demo model)
+	$(BIN)/sdzero demo --model $(MODEL) --out out/demo
+
+serve: install ## serve the demo model on this machine until Ctrl-C
+	$(BIN)/sdzero demo --model $(MODEL) --serve
+
+test: lint types imports unit ## everything that CI runs
+
+lint: install ## style
+	$(call task,checking style)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## types
+	$(call task,checking types)
+	$(BIN)/mypy
+
+imports: install ## rooms do not import each other
+	$(call task,checking that no room imports another)
+	$(BIN)/lint-imports
+
+unit: install ## tests
+	$(call task,running the tests)
+	$(BIN)/python -m pytest
+
+format: install ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: ## resolve the newest versions that fit, and pin them
+	$(call task,pinning every dependency for Python 3.11 to 3.13)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml <(echo uv) --output-file constraints.txt --upgrade
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

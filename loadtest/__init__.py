@@ -1,0 +1,1 @@
+"""The load-test suite: Locust users and scenarios that measure cold starts."""

@@ -1,0 +1,105 @@
+"""The `sdzero` command: one subcommand per process or tool. What is slow to import is imported inside its subcommand."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from predictor import __version__
+from predictor.settings import EngineSettings, ServerSettings, add_arguments, load, refuse_unknown
+
+Command = Callable[[list[str]], int]
+
+
+def serve_predictor(argv: list[str]) -> int:
+    """Serve a model over the v2 protocol (REST and gRPC): the predictor container's main process."""
+    parser = _parser("serve-predictor", serve_predictor)
+    add_arguments(parser, EngineSettings)
+    add_arguments(parser, ServerSettings)
+    given = vars(parser.parse_args(argv))
+    try:
+        refuse_unknown([EngineSettings, ServerSettings], os.environ)
+        engine = load(EngineSettings, given, os.environ)
+        server = load(ServerSettings, given, os.environ)
+    except ValueError as error:
+        parser.error(str(error))
+    from predictor.server.app import main
+
+    return main(engine, server)
+
+
+def demo(argv: list[str]) -> int:
+    """Start the predictor, ask it for pictures over HTTP, show them and where the cold start's time went."""
+    from predictor.lab.demo import main
+
+    return main(argv)
+
+
+def timeline(argv: list[str]) -> int:
+    """Show a running predictor's cold start as a bar chart, or as JSON."""
+    from predictor.lab.waterfall import main
+
+    return main(argv)
+
+
+def bench(argv: list[str]) -> int:
+    """Measure the predictor beside a plain diffusers handler, in one run on one machine."""
+    from predictor.lab.bench.cli import main
+
+    return main(argv)
+
+
+def train_shapes(argv: list[str]) -> int:
+    """Train the demo model from scratch on drawings made here."""
+    from predictor.lab.shapes.train import main
+
+    return main(argv)
+
+
+def check_shapes(argv: list[str]) -> int:
+    """Count how many of the demo model's pictures show what their prompts say."""
+    from predictor.lab.shapes.check import main
+
+    return main(argv)
+
+
+COMMANDS: dict[str, Command] = {
+    "serve-predictor": serve_predictor,
+    "demo": demo,
+    "timeline": timeline,
+    "bench": bench,
+    "train-shapes": train_shapes,
+    "check-shapes": check_shapes,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns its exit status."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    width = max(map(len, COMMANDS))
+    parser = argparse.ArgumentParser(
+        prog="sdzero",
+        description="Stable Diffusion on Kubernetes that costs nothing when idle and answers in seconds when it wakes.",
+        epilog="commands:\n"
+        + "\n".join(f"  {name:{width}}  {command.__doc__}" for name, command in COMMANDS.items())
+        + "\n\n`sdzero COMMAND --help` explains each one's options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sdzero {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
+    # Only what stands before the command is ours; the rest belongs to it.
+    known = parser.parse_args(given[:1])
+    return COMMANDS[known.command](given[1:])
+
+
+def _parser(name: str, command: Command) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f"sdzero {name}",
+        allow_abbrev=False,
+        description=command.__doc__,
+        epilog="Each flag can also be given as the environment variable in its brackets; the flag wins.",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

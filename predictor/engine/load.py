@@ -1,0 +1,234 @@
+"""A model folder → something that makes pictures, and what it can do.
+
+Reading starts before torch is imported, and the heavy imports are inside functions: their order is the cold start.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from predictor.clock import now
+from predictor.core.messages import Generate
+from predictor.core.problems import Problem
+from predictor.core.request import PARAMETERS, Capabilities
+from predictor.engine.denoiser import Denoiser, Event
+from predictor.engine.folder import FolderError, ModelFolder
+from predictor.engine.preview import LatentRGB
+from predictor.engine.samplers import SAMPLERS, NoiseSchedule
+from predictor.engine.tokens import Tokenizer
+from predictor.engine.weights import WeightReader
+from predictor.settings import EngineSettings
+
+SAMPLER_OF_SCHEDULER = {
+    "DDIMScheduler": "ddim",
+    "EulerDiscreteScheduler": "euler",
+    "EulerAncestralDiscreteScheduler": "euler_a",
+    "DPMSolverMultistepScheduler": "dpmpp_2m",
+    "LCMScheduler": "lcm",
+}
+# PNDM, the scheduler in Stable Diffusion 1.x folders, keeps four outputs; DPM++ 2M needs fewer steps and one.
+OTHER_SAMPLER = "dpmpp_2m"
+
+MarkPhase = Callable[[str, str, float | None], None]
+
+
+class Worker(Protocol):
+    """What the engine's loop drives: the denoiser, or any other pipeline."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether `advance` has anything to do."""
+        ...
+
+    def add(self, message: Generate) -> list[Event]:
+        """Take a request in, or say at once why not."""
+        ...
+
+    def end(self, id: str, problem: Problem) -> list[Event]:
+        """Take a request out before its time."""
+        ...
+
+    def advance(self) -> list[Event]:
+        """Do one step of work."""
+        ...
+
+
+def load(settings: EngineSettings, mark: MarkPhase) -> tuple[Worker, Capabilities]:
+    """The model of `settings`, warm, on its device.
+
+    `mark(name, since, at)` records the end of a phase. Raises FolderError or WeightError with the file's name.
+    """
+    folder = ModelFolder.open(Path(settings.model))
+    cuda = settings.device == "cuda" or (settings.device == "auto" and Path("/dev/nvidiactl").exists())
+    half = cuda if settings.dtype == "auto" else settings.dtype == "float16"
+    reason = not_steppable(folder)
+    if reason:
+        return _any_pipeline(folder, settings, cuda, half, mark)
+    return _denoiser(folder, settings, cuda, half, mark)
+
+
+def not_steppable(folder: ModelFolder) -> str | None:
+    """Why the step-level engine cannot run this model; None if it can."""
+    if folder.architecture not in ("StableDiffusionPipeline", "StableDiffusionXLPipeline"):
+        return f"its architecture is {folder.architecture}"
+    unet = folder.config("unet")
+    for key, allowed in {
+        "in_channels": (4,),
+        "addition_embed_type": (None, "text_time"),
+        "class_embed_type": (None,),
+        "encoder_hid_dim_type": (None,),
+        "time_cond_proj_dim": (None,),
+    }.items():
+        if unet.get(key, allowed[0]) not in allowed:
+            return f"unet.{key} is {unet[key]}"
+    try:
+        NoiseSchedule.from_config(folder.config("scheduler"))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _denoiser(
+    folder: ModelFolder, settings: EngineSettings, cuda: bool, half: bool, mark: MarkPhase
+) -> tuple[Denoiser, Capabilities]:
+    encoders = [name for name in ("text_encoder", "text_encoder_2") if name in folder.components]
+    paths = {name: folder.weights(name, half) for name in (*encoders, "unet", "vae")}
+    reader = WeightReader([path for component in paths.values() for path in component])
+    tokenizers = [Tokenizer.load(folder.path / name.replace("text_encoder", "tokenizer")) for name in encoders]
+
+    import torch
+
+    mark("torch", "interpreter", None)
+    from predictor.engine import modules
+    from predictor.engine.eager import EagerRuntime
+
+    device = _device(torch, settings, cuda)
+    dtype = torch.float16 if half else torch.float32
+    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    if cuda:
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.zeros(1, device=device)
+        mark("cuda_context", "torch", None)
+    texts = [modules.text_encoder(folder, name, reader, paths[name]) for name in encoders]
+    unet = modules.unet(folder, reader, paths["unet"])
+    vae = modules.vae(folder, reader, paths["vae"])
+    mark("weights_read", "interpreter", reader.finished)
+    mark("modules_built", "cuda_context" if cuda else "torch", None)
+
+    # SDXL's decoder overflows in half precision, and its folder says so.
+    vae_dtype = torch.float32 if folder.config("vae").get("force_upcast") and half and cuda else dtype
+    runtime = EagerRuntime(
+        unet.to(device, dtype, memory_format=torch.channels_last),
+        vae.to(device, vae_dtype, memory_format=torch.channels_last),
+        [text.to(device, dtype) for text in texts],
+        device,
+        settings.cuda_graphs,
+    )
+    if cuda:
+        torch.cuda.synchronize()
+    mark("weights_on_device", "modules_built", None)
+
+    capabilities = _capabilities(folder, settings, "eager", device.type, str(dtype).removeprefix("torch."))
+    native = unet.config.sample_size * runtime.scale
+    sampler = SAMPLER_OF_SCHEDULER.get(str(folder.config("scheduler").get("_class_name")), OTHER_SAMPLER)
+    denoiser = Denoiser(
+        runtime,
+        tokenizers,
+        NoiseSchedule.from_config(folder.config("scheduler")),
+        LatentRGB.load(folder.path, sdxl=len(encoders) == 2),
+        channels=runtime.channels,
+        scale=runtime.scale,
+        zero_empty_prompt=bool(folder.index.get("force_zeros_for_empty_prompt")),
+        max_rows=settings.max_rows,
+        now=now,
+    )
+    runtime.warm(native, native, tuple(tokenizer.encode("").ids for tokenizer in tokenizers))
+    mark("warm", "weights_on_device", None)
+    return denoiser, capabilities(
+        parameters=tuple(PARAMETERS),
+        samplers=tuple(SAMPLERS),
+        default_sampler=sampler,
+        default_steps=4 if sampler == "lcm" else 25,
+        default_guidance_scale=1.0 if sampler == "lcm" else 7.5,
+        default_height=native,
+        default_width=native,
+        max_pixels=min(settings.max_pixels or 4 * native * native, runtime.max_pixels()),
+        min_side=8 * runtime.scale,
+        size_multiple=8 * max(1, runtime.scale // 8),
+        max_prompt_tokens=tokenizers[0].max_length - 2,
+        previews=True,
+    )
+
+
+def _any_pipeline(
+    folder: ModelFolder, settings: EngineSettings, cuda: bool, half: bool, mark: MarkPhase
+) -> tuple[Worker, Capabilities]:
+    for name in folder.components:
+        if (folder.path / name / "config.json").is_file() and name != "scheduler":
+            folder.weights(name, half)  # refuses pickles by name before anything is opened
+
+    import torch
+    from diffusers import DiffusionPipeline
+
+    from predictor.engine.anypipe import AnyPipe, accepts
+
+    mark("torch", "interpreter", None)
+    device = _device(torch, settings, cuda)
+    dtype = torch.float16 if half else torch.float32
+    pipe = DiffusionPipeline.from_pretrained(
+        folder.path, torch_dtype=dtype, use_safetensors=True, local_files_only=True, safety_checker=None
+    ).to(device)
+    pipe.set_progress_bar_config(disable=True)
+    mark("weights_on_device", "torch", None)
+    parameters = accepts(pipe)
+    side = _native_side(pipe)
+    capabilities = _capabilities(folder, settings, "pipeline", device.type, str(dtype).removeprefix("torch."))
+    return AnyPipe(pipe, now), capabilities(
+        parameters=parameters,
+        samplers=("own",),
+        default_sampler="own",
+        default_steps=28,
+        default_guidance_scale=5.0,
+        default_height=side,
+        default_width=side,
+        max_pixels=settings.max_pixels or 4 * side * side,
+        min_side=64,
+        size_multiple=16,
+        max_prompt_tokens=None,
+        previews=False,
+    )
+
+
+def _native_side(pipe: Any) -> int:
+    """Pixels of the side that the pipeline itself would choose; 1024 is what today's large models were trained at."""
+    return int(getattr(pipe, "default_sample_size", 1024 // 8) * getattr(pipe, "vae_scale_factor", 8))
+
+
+def _capabilities(
+    folder: ModelFolder, settings: EngineSettings, runtime: str, device: str, dtype: str
+) -> Callable[..., Capabilities]:
+    def finish(**found: Any) -> Capabilities:
+        return Capabilities(
+            architecture=folder.architecture,
+            revision=folder.revision(),
+            runtime=runtime,
+            device=device,
+            dtype=dtype,
+            max_steps=settings.max_steps,
+            max_guidance_scale=50.0,
+            max_images=settings.max_images,
+            max_prompt_bytes=settings.max_prompt_bytes,
+            **found,
+        )
+
+    return finish
+
+
+def _device(torch: Any, settings: EngineSettings, cuda: bool) -> Any:
+    if cuda and not torch.cuda.is_available():
+        raise FolderError(
+            f"--device {settings.device}: torch {torch.__version__} finds no usable NVIDIA GPU; "
+            "check the driver and the pod's nvidia.com/gpu resource, or set --device cpu"
+        )
+    return torch.device("cuda" if cuda else "cpu")

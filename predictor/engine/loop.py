@@ -1,0 +1,118 @@
+"""The engine process's composition root: socket, model, and the loop that drives one with the other."""
+
+import argparse
+import ctypes
+import logging
+import signal
+import traceback
+
+import msgspec
+import zmq
+
+from predictor.clock import now, process_start
+from predictor.core.messages import (
+    Cancel,
+    Failed,
+    FromEngine,
+    FromServer,
+    Generate,
+    Marked,
+    Ready,
+    decode_from_server,
+    encode,
+)
+from predictor.core.problems import Cancelled
+from predictor.core.timeline import START, Mark
+from predictor.engine.load import Worker, load
+from predictor.settings import EngineSettings
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+CANNOT_START = 3  # exit status; the server does not try again
+
+
+class Link:
+    """The engine's end of the socket."""
+
+    def __init__(self, address: str) -> None:
+        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket.set_hwm(0)  # pictures wait in memory rather than the device
+        self.socket.connect(address)
+
+    def send(self, message: FromEngine, buffers: list[memoryview] | None = None) -> None:
+        """One message and the buffers it announces."""
+        self.socket.send_multipart([encode(message), *(buffers or [])], copy=False)
+
+    def receive(self, wait: bool) -> list[FromServer]:
+        """All messages that are here; with `wait`, at least one."""
+        messages = []
+        while self.socket.poll(None if wait and not messages else 0):
+            messages.append(decode_from_server(self.socket.recv()))
+        return messages
+
+    def close(self) -> None:
+        """Deliver what is still in the queue."""
+        self.socket.close(linger=2000)
+
+
+def main(argv: list[str]) -> int:
+    """Connect, load, serve until the server goes away. Exit status 3: the model cannot be served, and the log says why."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--address", required=True, help="ZeroMQ endpoint that the server listens on")
+    parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
+    given = parser.parse_args(argv)
+    _follow_parent()
+    _log_json()
+    settings = msgspec.json.decode(given.settings, type=EngineSettings)
+    link = Link(given.address)
+
+    def mark(name: str, since: str = START, at: float | None = None) -> None:
+        link.send(Marked(Mark("engine", name, now() if at is None else at, since)))
+
+    mark(START, at=process_start())
+    mark("interpreter")
+    try:
+        worker, capabilities = load(settings, mark)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        traceback.print_exc()
+        link.send(Failed(str(error)))
+        link.close()
+        return CANNOT_START
+    link.send(Ready(capabilities))
+    mark("ready", "interpreter")
+    run(link, worker)
+    return 0
+
+
+def run(link: Link, worker: Worker) -> None:
+    """Take messages between steps, for ever."""
+    while True:
+        for message in link.receive(wait=not worker.busy):
+            match message:
+                case Generate():
+                    events = worker.add(message)
+                case Cancel():
+                    events = worker.end(message.id, Cancelled("the request was taken back"))
+            for event, pictures in events:
+                link.send(event, [memoryview(picture) for picture in pictures])
+        if worker.busy:
+            for event, pictures in worker.advance():
+                link.send(event, [memoryview(picture) for picture in pictures])
+
+
+def _follow_parent() -> None:
+    """Die with the server, and leave Ctrl-C to it: it lets running requests finish."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _log_json() -> None:
+    class Line(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            line = {"level": record.levelname.lower(), "process": "engine", "event": record.getMessage()}
+            if record.exc_info:
+                line["exception"] = self.formatException(record.exc_info)
+            return msgspec.json.encode(line).decode()
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Line())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])

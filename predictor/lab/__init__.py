@@ -1,0 +1,1 @@
+"""Offline tools: training of the demo model, benchmarks, the demo itself."""

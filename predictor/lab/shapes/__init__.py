@@ -1,0 +1,1 @@
+"""The demo model: drawings, captions, training, checking and the model card."""

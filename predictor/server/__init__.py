@@ -1,0 +1,1 @@
+"""The server process: KServe's ModelServer in front of one engine process."""

@@ -1,0 +1,147 @@
+"""One request from plain fields to its answer, the same for every dialect."""
+
+import secrets
+import time
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import numpy as np
+
+from predictor.core.fingerprint import fingerprint
+from predictor.core.messages import Accepted
+from predictor.core.problems import Draining, EngineLost
+from predictor.core.request import Capabilities, GenerationRequest, ImageEncoding, resolve
+from predictor.core.tensors import OUTPUTS, Scalar, Tensor
+from predictor.core.timeline import server_timing
+from predictor.server.coldstart import ColdStart
+from predictor.server.images import Packer
+from predictor.server.journal import Entry, Journal
+from predictor.server.link import EngineLink, Pictures, Progress
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished request: the tensors that it wanted, what else it should know, and where its time went."""
+
+    tensors: list[Tensor]
+    parameters: dict[str, Scalar]
+
+    @property
+    def server_timing(self) -> str:
+        """Seconds by stage as a `Server-Timing` value."""
+        return str(self.parameters["server_timing"])
+
+    @property
+    def cold_start(self) -> bool:
+        """Whether the request came in before the engine had made its first picture."""
+        return bool(self.parameters["cold_start"])
+
+
+class Service:
+    """What every dialect calls."""
+
+    def __init__(self, link: EngineLink, coldstart: ColdStart, packer: Packer, journal: Journal) -> None:
+        self.draining = False
+        self._link = link
+        self._coldstart = coldstart
+        self._packer = packer
+        self._journal = journal
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be taken now."""
+        return self._link.capabilities is not None and not self.draining
+
+    def capabilities(self) -> Capabilities:
+        """What the loaded model can do.
+
+        Raises:
+            Draining: this process is ending.
+            NotReady: no engine is ready.
+        """
+        if self.draining:
+            raise Draining("this server is shutting down; another one answers", retry_after=1.0)
+        if self._link.capabilities is None:
+            raise self._link.not_ready()
+        return self._link.capabilities
+
+    async def generate(
+        self,
+        entry: Entry,
+        fields: Mapping[str, object],
+        outputs: Collection[str],
+        *,
+        stream: bool = False,
+        previews: bool = False,
+    ) -> AsyncGenerator[Accepted | Progress | Answer, None]:
+        """Accepted, Progress if `stream`, and the Answer with the tensors named in `outputs`.
+
+        Raises:
+            Problem: why there is no answer.
+        """
+        began = time.monotonic()
+        capabilities, cold = self.capabilities(), self._link.cold
+        request, encoding = resolve(fields, capabilities, secrets.randbelow(2**32))
+        self._journal.resolved(entry, request)
+        self._coldstart.once("first_request", since="engine_ready")
+        tokens = Accepted("", 0, 0)
+        async with aclosing(self._link.generate(request, progress=stream, previews=previews)) as updates:
+            async for update in updates:
+                match update:
+                    case Pictures():
+                        break
+                    case Accepted():
+                        tokens = update
+                        yield update
+                    case _:
+                        yield update
+            else:
+                raise EngineLost("the engine ended the request without a word", retry_after=1.0)
+        packing = time.monotonic()
+        files = await self._packer.pack(update.pixels, encoding) if "image" in outputs else []
+        timing, ended = update.timing, time.monotonic()
+        entry.facts |= {"cold_start": cold, "gpu_seconds": round(timing.gpu, 4)}
+        stages = [(stage, getattr(timing, stage)) for stage in ("queue", "encode", "denoise", "decode")]
+        stages += [("pack", ended - packing), ("total", ended - began)]
+        yield Answer(
+            _tensors(request, update, tokens, files, outputs),
+            {
+                "cold_start": cold,
+                "model_revision": capabilities.revision,
+                "fingerprint": fingerprint(request, capabilities.revision),
+                "negative_prompt_tokens": tokens.negative_prompt_tokens,
+                "gpu_seconds": timing.gpu,
+                "server_timing": server_timing(stages + (self._coldstart.durations() if cold else [])),
+            },
+        )
+
+    async def pack_previews(self, progress: Progress) -> list[str]:
+        """Base64 text of a PNG file per preview."""
+        return [file.decode() for file in await self._packer.pack(progress.previews, ImageEncoding())]
+
+
+def _tensors(
+    request: GenerationRequest, pictures: Pictures, tokens: Accepted, files: list[bytes], outputs: Collection[str]
+) -> list[Tensor]:
+    content: dict[str, object] = {
+        "image": files,
+        "seed": pictures.seeds,
+        "steps": [request.steps],
+        "guidance_scale": [request.guidance_scale],
+        "height": [request.height],
+        "width": [request.width],
+        "sampler": [request.sampler.encode()],
+        "num_images": [len(pictures.pixels)],
+        "prompt_tokens": [tokens.prompt_tokens],
+    }
+    tensors = []
+    for name in outputs:
+        datatype = OUTPUTS[name][0]
+        if name == "generated_image":
+            stacked = np.stack(pictures.pixels)
+            tensors.append(Tensor(name, datatype, stacked.shape, stacked))
+        else:
+            data = content[name]
+            tensors.append(Tensor(name, datatype, (len(data),), data))  # type: ignore[arg-type]
+    return tensors
