@@ -118,10 +118,12 @@ def _denoiser(
 
     # SDXL's decoder overflows in half precision, and its folder says so.
     vae_dtype = torch.float32 if folder.config("vae").get("force_upcast") and half and cuda else dtype
+    # Not `module.to`: diffusers overrides it to warn about a cast that is meant.
+    move = torch.nn.Module.to
     runtime = EagerRuntime(
-        unet.to(device, dtype, memory_format=torch.channels_last),
-        vae.to(device, vae_dtype, memory_format=torch.channels_last),
-        [text.to(device, dtype) for text in texts],
+        move(unet, device, dtype, memory_format=torch.channels_last),
+        move(vae, device, vae_dtype, memory_format=torch.channels_last),
+        [move(text, device, dtype) for text in texts],
         device,
         settings.cuda_graphs,
     )
@@ -177,7 +179,7 @@ def _any_pipeline(
     device = _device(torch, settings, cuda)
     dtype = torch.float16 if half else torch.float32
     pipe = DiffusionPipeline.from_pretrained(
-        folder.path, torch_dtype=dtype, use_safetensors=True, local_files_only=True, safety_checker=None
+        folder.path, dtype=dtype, use_safetensors=True, local_files_only=True, safety_checker=None
     ).to(device)
     pipe.set_progress_bar_config(disable=True)
     mark("weights_on_device", "torch", None)

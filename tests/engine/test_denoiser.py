@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy_runtime import NumpyRuntime
+from tests.engine.numpy_runtime import NumpyRuntime
 
 from predictor.core.messages import Accepted, Ended, Finished, Generate, Progressed, Stepped
 from predictor.core.problems import Cancelled

@@ -1,0 +1,209 @@
+"""The eager runtime makes the pictures that diffusers makes, alone, batched and joined midway."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from predictor.core.messages import Ended, Finished, Generate
+from predictor.core.problems import Cancelled
+from predictor.core.request import GenerationRequest
+from predictor.engine.denoiser import Denoiser, Event
+from predictor.engine.folder import FolderError
+from predictor.engine.load import load
+from predictor.engine.noise import gaussian
+from predictor.engine.weights import WeightError
+from predictor.lab.bench.snapshot import write_snapshot
+from predictor.settings import EngineSettings
+
+Engines = Callable[[str], tuple[Path, Any]]
+
+
+def no_mark(*_: object) -> None:
+    """Marks are for cold starts."""
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
+    """(folder, loaded worker) of a tiny model with random weights, by architecture; made once."""
+    made: dict[str, tuple[Path, Any]] = {}
+
+    def engine(architecture: str) -> tuple[Path, Any]:
+        if architecture not in made:
+            folder = tmp_path_factory.mktemp(architecture)
+            write_snapshot(folder, architecture)
+            worker, _ = load(EngineSettings(model=str(folder), device="cpu", threads=2), no_mark)
+            made[architecture] = (folder, worker)
+        return made[architecture]
+
+    return engine
+
+
+def generate(id: str = "a", **changes: object) -> Generate:
+    fields = {
+        "prompt": "a red circle",
+        "negative_prompt": "",
+        "seed": 1,
+        "steps": 4,
+        "guidance_scale": 5.0,
+        "height": 128,
+        "width": 128,
+        "sampler": "ddim",
+        "num_images": 1,
+        "truncate_prompt": False,
+    }
+    return Generate(id, GenerationRequest(**{**fields, **changes}), deadline=1e12)  # type: ignore[arg-type]
+
+
+def drain(worker: Any, calls: int = 1000) -> list[Event]:
+    events: list[Event] = []
+    while worker.busy and calls:
+        events += worker.advance()
+        calls -= 1
+    return events
+
+
+def pictures(events: list[Event], id: str = "a") -> np.ndarray:
+    return next(np.stack(buffers) for message, buffers in events if isinstance(message, Finished) and message.id == id)
+
+
+def alone(worker: Any, **changes: object) -> np.ndarray:
+    worker.add(generate(**changes))
+    return pictures(drain(worker))
+
+
+def apart(a: np.ndarray, b: np.ndarray) -> int:
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+@pytest.mark.parametrize("architecture", ["tiny-sd15", "tiny-sd21", "tiny-sdxl"])
+@pytest.mark.parametrize("negative", ["", "blue"])
+def test_pictures_are_those_of_diffusers(engines: Engines, architecture: str, negative: str) -> None:
+    folder, worker = engines(architecture)
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+    latents = torch.from_numpy(gaussian(1, 0, (1, 4, 16, 16)))
+    expected = pipe(
+        "a red circle",
+        negative_prompt=negative or None,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        latents=latents,
+        height=128,
+        width=128,
+        output_type="np",
+    ).images
+    got = alone(worker, negative_prompt=negative)
+    assert got.std() > 1, "a flat picture would prove nothing"
+    assert apart(got, (expected * 255).round().astype(np.uint8)) <= 1
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler_a", "dpmpp_2m_karras"])
+def test_alone_batched_and_joined_midway_differ_by_rounding_only(engines: Engines, sampler: str) -> None:
+    _, worker = engines("tiny-sd15")
+    expected = alone(worker, sampler=sampler)
+    assert np.array_equal(alone(worker, sampler=sampler), expected)
+    for number in range(4):
+        prompt = f"stranger {number}"
+        worker.add(generate(f"s{number}", seed=number, prompt=prompt, steps=6, sampler="lcm" if number % 2 else "euler"))
+    events = drain(worker, calls=2)
+    worker.add(generate(sampler=sampler))
+    assert apart(pictures(events + drain(worker)), expected) <= 2
+
+
+def test_without_guidance_the_negative_prompt_changes_nothing(engines: Engines) -> None:
+    _, worker = engines("tiny-sd15")
+    plain = alone(worker, guidance_scale=1.0)
+    assert np.array_equal(alone(worker, guidance_scale=1.0, negative_prompt="blue"), plain)
+    # In a batch with a row that is guided, both halves run, and the picture stays.
+    worker.add(generate("guided", guidance_scale=9.0))
+    worker.add(generate(guidance_scale=1.0))
+    assert apart(pictures(drain(worker)), plain) <= 2
+
+
+def test_sizes_other_than_the_native_one(engines: Engines) -> None:
+    _, worker = engines("tiny-sdxl")
+    assert alone(worker, height=64, width=192).shape == (1, 64, 192, 3)
+
+
+def test_a_pipeline_of_another_kind_runs_one_request_at_a_time(tmp_path: Path) -> None:
+    write_snapshot(tmp_path, "tiny-sd15")
+    config = tmp_path / "scheduler/scheduler_config.json"
+    config.write_text(config.read_text().replace("scaled_linear", "squaredcos_cap_v2"))
+    worker, capabilities = load(EngineSettings(model=str(tmp_path), device="cpu", threads=2), no_mark)
+    assert not isinstance(worker, Denoiser)
+    assert capabilities.runtime == "pipeline"
+    assert "sampler" not in capabilities.parameters
+    worker.add(generate("a", num_images=2))
+    worker.add(generate("b", steps=50))
+    worker.add(generate("c"))
+    events = drain(worker, calls=3)
+    events += worker.end("b", Cancelled("gone"))
+    events += drain(worker)
+    both = pictures(events)
+    assert both.shape == (2, 128, 128, 3)
+    assert apart(both[0], both[1]) > 2, "two images have two seeds"
+    assert apart(pictures(events, "c")[0], both[0]) == 0, "the same seed gives the same picture"
+    assert [m.problem.code for m, _ in events if isinstance(m, Ended)] == ["cancelled"]
+
+
+def test_a_running_pipeline_is_cancelled_at_its_next_step(tmp_path: Path) -> None:
+    write_snapshot(tmp_path, "tiny-sd15")
+    config = tmp_path / "scheduler/scheduler_config.json"
+    config.write_text(config.read_text().replace("scaled_linear", "squaredcos_cap_v2"))
+    worker, _ = load(EngineSettings(model=str(tmp_path), device="cpu", threads=2), no_mark)
+    worker.add(generate("a", steps=150))
+    drain(worker, calls=2)
+    [(ended, _)] = worker.end("a", Cancelled("gone"))
+    assert isinstance(ended, Ended)
+    assert not worker.busy
+    assert pictures(worker.add(generate("b")) + drain(worker), "b").shape == (1, 128, 128, 3)
+
+
+def broken(folder: Path, how: str) -> tuple[type[Exception], str]:
+    weights = folder / "unet/diffusion_pytorch_model.fp16.safetensors"
+    weights = weights if weights.exists() else folder / "unet/diffusion_pytorch_model.safetensors"
+    match how:
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:-100])
+            return WeightError, f"{weights.name}: .* cut short"
+        case "garbage":
+            weights.write_bytes(b"not a safetensors file at all")
+            return WeightError, f"{weights.name}: "
+        case "missing":
+            weights.unlink()
+            return FolderError, "unet: no weights; expected diffusion_pytorch_model.safetensors"
+        case "pickle":
+            weights.rename(folder / "unet/diffusion_pytorch_model.bin")
+            return FolderError, r"diffusion_pytorch_model\.bin: a pickle can run code"
+        case "other model":
+            weights.write_bytes(next((folder / "vae").glob("*.safetensors")).read_bytes())
+            return WeightError, f"{weights.name}: does not match config.json: .* tensors are missing"
+        case "no index":
+            (folder / "model_index.json").unlink()
+            return FolderError, r"model_index\.json: No such file"
+        case "bad index":
+            (folder / "model_index.json").write_text("{")
+            return FolderError, r"model_index\.json: not JSON"
+    raise AssertionError(how)
+
+
+@pytest.mark.parametrize("how", ["truncated", "garbage", "missing", "pickle", "other model", "no index", "bad index"])
+def test_a_broken_folder_is_refused_with_the_files_name(tmp_path: Path, how: str) -> None:
+    write_snapshot(tmp_path, "tiny-sd15")
+    kind, message = broken(tmp_path, how)
+    with pytest.raises(kind, match=message):
+        load(EngineSettings(model=str(tmp_path), device="cpu"), no_mark)
+
+
+def test_no_gpu_is_said_in_words(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU; any machine without one runs this test")
+    write_snapshot(tmp_path, "tiny-sd15")
+    with pytest.raises(FolderError, match="--device cuda: torch .* finds no usable NVIDIA GPU"):
+        load(EngineSettings(model=str(tmp_path), device="cuda"), no_mark)
