@@ -77,12 +77,12 @@ def chart(found: Sequence[Phase], width: int = 60) -> str:
         return "no marks yet\n"
     end = max(phase.start + phase.seconds for phase in found)
     label = max(len(f"{phase.process} {phase.name}") for phase in found)
-    scale = width / end if end else 0.0
+    whole = end or 1.0  # every mark may be of one moment
     last = f"{end:.2f} s"
     lines = [f"{'':{label}}  {'0 s':{width - len(last)}}{last}"]
     for phase in found:
-        begin = min(round(phase.start * scale), width - 1)
-        length = min(max(1, round(phase.seconds * scale)), width - begin)
+        begin = min(round(phase.start / whole * width), width - 1)
+        length = min(max(1, round(phase.seconds / whole * width)), width - begin)
         bar = " " * begin + "█" * length
         name = f"{phase.process} {phase.name}"
         lines.append(f"{name:{label}}  {bar:{width}}  {phase.seconds:7.3f} s")

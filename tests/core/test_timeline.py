@@ -3,7 +3,7 @@ import math
 import re
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from predictor.core.timeline import START, Mark, Phase, chart, phases, server_timing, span
@@ -100,6 +100,8 @@ def test_a_chart_to_the_eye() -> None:
 
 
 @given(marks=MARKS, width=st.integers(20, 120))
+@example(marks=[Mark("server", START, 0.0), Mark("engine", "interpreter", 8.1e-309)], width=20)
+@example(marks=[Mark("server", "ready", 5.0)], width=20)
 def test_bars_stay_on_the_axis(marks: list[Mark], width: int) -> None:
     found = phases(marks)
     assume(found)
