@@ -1,4 +1,4 @@
-"""The `sdzero` command: one subcommand per process or tool. What is slow to import is imported inside its subcommand."""
+"""The `sdzero` command: one subcommand per process or tool; what is slow to import is imported inside it."""
 
 import argparse
 import os

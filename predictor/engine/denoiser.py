@@ -64,7 +64,12 @@ class Denoiser:
         max_rows: int,
         now: Callable[[], float],
     ) -> None:
-        self.runtime, self.tokenizers, self.noise_schedule, self.latent_rgb = runtime, tokenizers, noise_schedule, latent_rgb
+        self.runtime, self.tokenizers, self.noise_schedule, self.latent_rgb = (
+            runtime,
+            tokenizers,
+            noise_schedule,
+            latent_rgb,
+        )
         self.channels, self.scale, self.zero_empty_prompt, self.now = channels, scale, zero_empty_prompt, now
         self.schedule = Schedule(max_rows)
         self.jobs: dict[str, _Job] = {}
@@ -91,7 +96,9 @@ class Denoiser:
         size = (request.height, request.width)
         rows = [Row(message.id, index, size, request.steps) for index in range(request.num_images)]
         shape = (self.channels, request.height // self.scale, request.width // self.scale)
-        states: list[State | Floats] = [gaussian(seed, 0, shape) * np.float32(steps.initial_scale) for seed in request.seeds]
+        states: list[State | Floats] = [
+            gaussian(seed, 0, shape) * np.float32(steps.initial_scale) for seed in request.seeds
+        ]
         self.jobs[message.id] = _Job(message, (prompt, negative), steps, self.now(), rows, states)
         self.schedule.lower(size, max(1, self.runtime.capacity(*size)))
         self.schedule.add(rows)

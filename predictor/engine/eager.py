@@ -4,6 +4,8 @@ Small batches on a GPU wait for the CPU to launch some thousand kernels a step; 
 as a CUDA graph and replayed.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from predictor.engine.memory import free_memory
 from predictor.engine.runtime import DeviceFull, Embedding, Floats, Pixels, State, StepRow, Tokens
 from predictor.engine.samplers import Column
 
@@ -34,7 +37,7 @@ class _State:
 
 @dataclass(slots=True)
 class _Batch:
-    """A step's inputs on the device. `scalars` holds, per row, the coefficients, the timestep and the guidance scale."""
+    """A step's inputs on the device. `scalars` holds each row's coefficients, timestep and guidance scale."""
 
     latents: Tensor  # float32 [rows, channels, h, w]
     denoised: Tensor
@@ -71,6 +74,7 @@ class EagerRuntime:
 
     @torch.inference_mode()
     def encode(self, prompts: list[Tokens | None]) -> list[Embedding]:
+        """Hidden states [tokens, width] per prompt and, for SDXL, its pooled text; zeros where there is no prompt."""
         with _device_full():
             hidden, pooled = [], None
             for number, encoder in enumerate(self.text_encoders):
@@ -91,11 +95,13 @@ class EagerRuntime:
                     if pooled is not None:
                         pooled[row].zero_()
             return [
-                Embedding(_Embedding(joined[row], None if pooled is None else pooled[row])) for row in range(len(prompts))
+                Embedding(_Embedding(joined[row], None if pooled is None else pooled[row]))
+                for row in range(len(prompts))
             ]
 
     @torch.inference_mode()
     def step(self, rows: list[StepRow]) -> list[State]:
+        """One UNet call for all rows, twice as wide if any is guided; small batches replay a captured graph."""
         with _device_full():
             guided = any(row.guidance_scale != 1.0 for row in rows)
             size = next(rung for rung in (*GRAPH_ROWS, len(rows)) if rung >= len(rows))
@@ -107,10 +113,12 @@ class EagerRuntime:
             return [State(_State(latents[row], denoised[row])) for row in range(len(rows))]
 
     def denoised(self, state: State) -> Floats:
+        """The last estimate of the finished latents, float32 [channels, height/8, width/8]."""
         return _own(state).denoised.cpu().numpy()
 
     @torch.inference_mode()
     def decode(self, states: list[State]) -> list[Pixels]:
+        """Latents → uint8 [height, width, 3], a few images at a time."""
         pictures: list[Pixels] = []
         config = self.vae.config
         with _device_full():
@@ -123,14 +131,15 @@ class EagerRuntime:
         return pictures
 
     def capacity(self, height: int, width: int) -> int:
-        free = self._free()
+        """Rows of this size (pixels) that fit into the memory that is free now."""
+        free = free_memory(self.device)
         if free < self._decode_bytes * height * width:
             return 0
         return max(1, int(free // (self._step_bytes * height * width)))
 
     def max_pixels(self) -> int:
         """The largest image whose decoding fits into the memory that is free now."""
-        return int(self._free() // self._decode_bytes)
+        return int(free_memory(self.device) // self._decode_bytes)
 
     def warm(self, height: int, width: int, blank: Tokens) -> None:
         """Make one picture of nothing, so that the first request finds libraries loaded and graphs captured."""
@@ -140,12 +149,6 @@ class EagerRuntime:
         row = StepRow(latents, embedding, embedding, 1.0, 2.0, coefficients, None)
         self.decode(self.step([row]))
 
-    def _free(self) -> int:
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            return free + torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return _free_host_memory()
-
     def _image(self, latents: Tensor, module: nn.Module) -> Tensor:
         return latents.to(next(module.parameters()).dtype).to(memory_format=torch.channels_last)
 
@@ -154,7 +157,9 @@ class EagerRuntime:
         latents = torch.stack([state.latents for state in states])
         if any(row.noise is not None for row in rows):
             zeros = np.zeros(latents.shape[1:], np.float32)
-            noise = torch.from_numpy(np.stack([zeros if row.noise is None else row.noise for row in rows])).to(self.device)
+            noise = torch.from_numpy(np.stack([zeros if row.noise is None else row.noise for row in rows])).to(
+                self.device
+            )
         else:
             noise = torch.zeros_like(latents)
         scalars = np.empty((len(rows), COLUMNS + 2), np.float32)
@@ -168,7 +173,9 @@ class EagerRuntime:
         if self.wants_time_ids:
             pooled = torch.stack([prompt.pooled for prompt in prompts if prompt.pooled is not None])
             height, width = latents.shape[2] * self.scale, latents.shape[3] * self.scale
-            time_ids = torch.tensor([[height, width, 0, 0, height, width]] * len(prompts), dtype=pooled.dtype).to(self.device)
+            time_ids = torch.tensor([[height, width, 0, 0, height, width]] * len(prompts), dtype=pooled.dtype).to(
+                self.device
+            )
         return _Batch(
             latents=latents,
             denoised=torch.stack([state.denoised for state in states]),
@@ -221,7 +228,7 @@ class EagerRuntime:
 
     def _capture(self, batch: _Batch, guided: bool) -> tuple[torch.cuda.CUDAGraph, _Batch, tuple[Tensor, Tensor]]:
         # cuDNN and cuBLAS choose and set up on a first run, which must not be captured.
-        side = torch.cuda.Stream(self.device)
+        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             self._step(batch, guided)
@@ -236,18 +243,18 @@ class EagerRuntime:
             torch.cuda.current_stream().synchronize()
 
 
-class _device_full:
-    """Turns torch's out-of-memory errors into `DeviceFull`, with the cache handed back for the next attempt."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, torch.OutOfMemoryError):
-            torch.cuda.empty_cache()
+@contextlib.contextmanager
+def _device_full() -> Iterator[None]:
+    """Turn torch's out-of-memory errors into `DeviceFull`, with the cache handed back for the next attempt."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise DeviceFull(str(error).splitlines()[0]) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # the CPU allocator has no exception of its own
             raise DeviceFull(str(error).splitlines()[0]) from error
-        if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
-            raise DeviceFull(str(error).splitlines()[0]) from error
+        raise
 
 
 def _own(state: State) -> _State:
@@ -258,20 +265,3 @@ def _own(state: State) -> _State:
 def _own_embedding(embedding: Embedding) -> _Embedding:
     assert isinstance(embedding, _Embedding)
     return embedding
-
-
-def _free_host_memory() -> int:
-    """Bytes that this process may still take: the machine's, or less where a cgroup says so."""
-    free = 0
-    with open("/proc/meminfo", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-    try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit, open(
-            "/sys/fs/cgroup/memory.current", encoding="ascii"
-        ) as current:
-            free = min(free, int(limit.read()) - int(current.read()))
-    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
-        pass
-    return free

@@ -119,7 +119,7 @@ def _denoiser(
     # SDXL's decoder overflows in half precision, and its folder says so.
     vae_dtype = torch.float32 if folder.config("vae").get("force_upcast") and half and cuda else dtype
     # Not `module.to`: diffusers overrides it to warn about a cast that is meant.
-    move = torch.nn.Module.to
+    move: Any = torch.nn.Module.to
     runtime = EagerRuntime(
         move(unet, device, dtype, memory_format=torch.channels_last),
         move(vae, device, vae_dtype, memory_format=torch.channels_last),
@@ -132,7 +132,7 @@ def _denoiser(
     mark("weights_on_device", "modules_built", None)
 
     capabilities = _capabilities(folder, settings, "eager", device.type, str(dtype).removeprefix("torch."))
-    native = unet.config.sample_size * runtime.scale
+    native = runtime.unet.config.sample_size * runtime.scale
     sampler = SAMPLER_OF_SCHEDULER.get(str(folder.config("scheduler").get("_class_name")), OTHER_SAMPLER)
     denoiser = Denoiser(
         runtime,

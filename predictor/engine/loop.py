@@ -5,6 +5,7 @@ import ctypes
 import logging
 import signal
 import traceback
+from collections.abc import Sequence
 
 import msgspec
 import zmq
@@ -24,6 +25,7 @@ from predictor.core.messages import (
 from predictor.core.problems import Cancelled
 from predictor.core.timeline import START, Mark
 from predictor.engine.load import Worker, load
+from predictor.engine.runtime import Pixels
 from predictor.settings import EngineSettings
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -34,17 +36,17 @@ class Link:
     """The engine's end of the socket."""
 
     def __init__(self, address: str) -> None:
-        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.set_hwm(0)  # pictures wait in memory rather than the device
         self.socket.connect(address)
 
-    def send(self, message: FromEngine, buffers: list[memoryview] | None = None) -> None:
+    def send(self, message: FromEngine, buffers: Sequence[Pixels] = ()) -> None:
         """One message and the buffers it announces."""
-        self.socket.send_multipart([encode(message), *(buffers or [])], copy=False)
+        self.socket.send_multipart([encode(message), *buffers], copy=False)
 
     def receive(self, wait: bool) -> list[FromServer]:
         """All messages that are here; with `wait`, at least one."""
-        messages = []
+        messages: list[FromServer] = []
         while self.socket.poll(None if wait and not messages else 0):
             messages.append(decode_from_server(self.socket.recv()))
         return messages
@@ -55,7 +57,7 @@ class Link:
 
 
 def main(argv: list[str]) -> int:
-    """Connect, load, serve until the server goes away. Exit status 3: the model cannot be served, and the log says why."""
+    """Connect, load, serve until the server goes away; exit status 3 says that the model cannot be served."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", required=True, help="ZeroMQ endpoint that the server listens on")
     parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
@@ -93,10 +95,10 @@ def run(link: Link, worker: Worker) -> None:
                 case Cancel():
                     events = worker.end(message.id, Cancelled("the request was taken back"))
             for event, pictures in events:
-                link.send(event, [memoryview(picture) for picture in pictures])
+                link.send(event, pictures)
         if worker.busy:
             for event, pictures in worker.advance():
-                link.send(event, [memoryview(picture) for picture in pictures])
+                link.send(event, pictures)
 
 
 def _follow_parent() -> None:

@@ -76,7 +76,6 @@ def build(
     return module.eval().requires_grad_(False)
 
 
-
 def unet(folder: ModelFolder, reader: WeightReader, paths: list[Path]) -> nn.Module:
     """UNet2DConditionModel."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -88,9 +87,7 @@ def vae(folder: ModelFolder, reader: WeightReader, paths: list[Path]) -> nn.Modu
     """AutoencoderKL without its encoder."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    return build(
-        lambda: AutoencoderKL.from_config(folder.config("vae")), paths, reader, skip=("encoder", "quant_conv")
-    )
+    return build(lambda: AutoencoderKL.from_config(folder.config("vae")), paths, reader, skip=("encoder", "quant_conv"))
 
 
 def text_encoder(folder: ModelFolder, component: str, reader: WeightReader, paths: list[Path]) -> nn.Module:

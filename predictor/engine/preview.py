@@ -31,7 +31,7 @@ class LatentRGB:
         own = folder / "latent_rgb.json"
         if not own.is_file():
             # The published maps give -1…1.
-            return cls(np.array(SDXL if sdxl else SD, np.float32) / 2, np.full(3, 0.5, np.float32))
+            return cls(np.array(SDXL if sdxl else SD, np.float32) * np.float32(0.5), np.full(3, 0.5, np.float32))
         try:
             value = json.loads(own.read_text(encoding="utf-8"))
             matrix, bias = np.array(value["matrix"], np.float32), np.array(value["bias"], np.float32)
@@ -44,4 +44,5 @@ class LatentRGB:
     def picture(self, latents: Floats) -> Pixels:
         """Latents, float32 [channels, h, w] → uint8 [h, w, 3]."""
         rgb = np.einsum("chw,cr->hwr", latents, self.matrix) + self.bias
-        return (np.nan_to_num(rgb).clip(0, 1) * 255).round().astype(np.uint8)
+        picture: Pixels = (np.nan_to_num(rgb).clip(0, 1) * 255).round().astype(np.uint8)
+        return picture

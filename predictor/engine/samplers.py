@@ -1,16 +1,16 @@
 """A sampler is a table: one row of coefficients per step, and no state.
 
-Latents are kept in the coordinates in which the models were trained, x = α·x₀ + β·ε with α² + β² = 1, also for samplers
-that their papers write in the coordinates x / α; so the model's input is the latents as they are, and a row needs nothing
-but its own coefficients:
+Latents are kept in the coordinates in which the models were trained, x = α·x₀ + β·ε with α² + β² = 1, also for
+samplers that their papers write in the coordinates x / α; so the model's input is the latents as they are, and a row
+needs nothing but its own coefficients:
 
     denoised     = DENOISED_LATENTS · latents + DENOISED_OUTPUT · output
     next latents = LATENTS · latents + OUTPUT · output + MEMORY · last step's denoised + NOISE · fresh noise
 
 Each table follows the diffusers scheduler of the same name, timesteps included; the tests hold the two together.
 
-Sources: DDIM, Song et al., arXiv 2010.02502, eq. 12; Euler and Euler ancestral, Karras et al., arXiv 2206.00364, alg. 2,
-and k-diffusion; DPM-Solver++(2M), Lu et al., arXiv 2211.01095, alg. 2; LCM, Luo et al., arXiv 2310.04378, alg. 3.
+Sources: DDIM, Song et al., arXiv 2010.02502, eq. 12; Euler and Euler ancestral, Karras et al., arXiv 2206.00364, alg.
+2, and k-diffusion; DPM-Solver++(2M), Lu et al., arXiv 2211.01095, alg. 2; LCM, Luo et al., arXiv 2310.04378, alg. 3.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,13 @@ SAMPLERS = {
     "lcm": "for latent consistency models: 1 to 8 steps, fresh noise at every step",
 }
 # Where a folder does not say how timesteps are spaced, each diffusers class has its own idea.
-SPACING = {"ddim": "leading", "euler": "linspace", "euler_a": "linspace", "dpmpp_2m": "linspace", "dpmpp_2m_karras": "linspace"}
+SPACING = {
+    "ddim": "leading",
+    "euler": "linspace",
+    "euler_a": "linspace",
+    "dpmpp_2m": "linspace",
+    "dpmpp_2m_karras": "linspace",
+}
 KARRAS_RHO = 7.0
 LCM_TRAINED_STEPS = 50  # timesteps that a consistency model was distilled at
 LCM_TIMESTEP_SCALING = 10.0
@@ -93,7 +99,7 @@ class NoiseSchedule:
             betas = np.linspace(first**0.5, last**0.5, count) ** 2
         else:
             betas = np.linspace(first, last, count)
-        cumprod = np.cumprod(1.0 - betas)
+        cumprod: Doubles = np.cumprod(1.0 - betas, dtype=np.float64)
         return cls(
             alphas_cumprod=cumprod,
             v_prediction=config.get("prediction_type", "epsilon") == "v_prediction",
@@ -153,7 +159,9 @@ def table(sampler: str, steps: int, schedule: NoiseSchedule) -> Table:
             memory = -from_denoised / (2 * ratio)
             from_denoised -= memory
         rows[i] = _row(alpha[i], beta[i], schedule.v_prediction, keep, from_denoised, memory, noise)
-    return Table(timesteps.astype(np.float32), rows.astype(np.float32), _initial_scale(sampler, schedule, float(beta[0])))
+    return Table(
+        timesteps.astype(np.float32), rows.astype(np.float32), _initial_scale(sampler, schedule, float(beta[0]))
+    )
 
 
 def _levels(sampler: str, steps: int, schedule: NoiseSchedule) -> tuple[Doubles, Doubles]:
@@ -183,7 +191,7 @@ def _spaced(sampler: str, steps: int, trained: int, schedule: NoiseSchedule) -> 
 
 
 def _initial_scale(sampler: str, schedule: NoiseSchedule, beta: float) -> float:
-    """diffusers starts Euler from pure noise of σ = β/α where its timesteps reach the last one, else from unit noise."""
+    """Euler starts from pure noise of σ = β/α where its timesteps reach the last one, else from unit noise."""
     pure = sampler.startswith("euler") and (schedule.spacing or SPACING[sampler]) != "leading"
     return beta if pure else 1.0
 

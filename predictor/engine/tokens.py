@@ -1,7 +1,7 @@
 """CLIP's tokens without transformers, whose import costs more than a cold start may.
 
-Byte-level BPE with `</w>` at the end of words (Sennrich et al., arXiv 1508.07909; openai/CLIP `simple_tokenizer.py`), run
-by the same `tokenizers` library that transformers itself runs on.
+Byte-level BPE with `</w>` at the end of words (Sennrich et al., arXiv 1508.07909; openai/CLIP
+`simple_tokenizer.py`), run by the same `tokenizers` library that transformers itself runs on.
 """
 
 from dataclasses import dataclass
@@ -56,13 +56,14 @@ class Tokenizer:
         end = _content(special.get("eos_token"), "<|endoftext|>")
         padding = _content(special.get("pad_token"), end)
         backend = _backend(folder, _content(special.get("unk_token"), end))
-        ids = [backend.token_to_id(token) for token in (begin, end, padding)]
-        if None in ids:
-            raise FolderError(f"{folder}: the vocabulary lacks {begin}, {end} or {padding}")
+        ids = {token: backend.token_to_id(token) for token in (begin, end, padding)}
+        for token, id in ids.items():
+            if id is None:
+                raise FolderError(f"{folder}: the vocabulary lacks the special token {token}")
         # Found in a prompt, these are tokens and not text: as in transformers.
         backend.add_special_tokens([begin, end, padding])
         length = config.get("model_max_length", 77)
-        return cls(backend, *ids, max_length=length if length < 10_000 else 77)
+        return cls(backend, ids[begin], ids[end], ids[padding], max_length=length if length < 10_000 else 77)
 
     def encode(self, text: str, truncate: bool = False) -> Encoded:
         """The text's tokens; raises PromptTooLong unless they fit or `truncate` allows to cut them."""
@@ -93,7 +94,10 @@ def _backend(folder: Path, unknown: str) -> Backend:
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
     backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     return backend
 

@@ -27,7 +27,7 @@ class WeightError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a tensor lies: safetensors' name of its dtype, its shape, and its bytes from `start` to `end` of the file."""
+    """A tensor in its file: safetensors' name of its dtype, its shape, and its bytes from `start` to `end`."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -70,7 +70,9 @@ def read_header(path: Path) -> dict[str, Entry]:
     except (AttributeError, KeyError, TypeError) as error:
         raise WeightError(f"{path}: its header has an entry that is no tensor ({error!r})") from None
     if base + expected != size:
-        raise WeightError(f"{path}: {size} bytes; its header promises {base + expected}: cut short, or something was added")
+        raise WeightError(
+            f"{path}: {size} bytes; its header promises {base + expected}: cut short, or something was added"
+        )
     return entries
 
 
@@ -84,7 +86,9 @@ class WeightReader:
         self.headers = {path: read_header(path) for path in paths}
         self.buffers = {path: mmap.mmap(-1, path.stat().st_size) for path in paths}
         self._left = {path: math.ceil(len(buffer) / CHUNK) for path, buffer in self.buffers.items()}
-        self._chunks = iter([(path, at) for path, buffer in self.buffers.items() for at in range(0, len(buffer), CHUNK)])
+        self._chunks = iter(
+            [(path, at) for path, buffer in self.buffers.items() for at in range(0, len(buffer), CHUNK)]
+        )
         self._change = threading.Condition()
         self._error: WeightError | None = None
         self.finished: float | None = None  # when the last chunk was in memory, in seconds since boot

@@ -37,7 +37,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="sdzero demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--model", required=True, help="folder of a model in diffusers format")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda [auto]")
-    parser.add_argument("--prompt", action="append", help="what to draw; may be given several times [six of the demo's]")
+    parser.add_argument(
+        "--prompt", action="append", help="what to draw; may be given several times [six of the demo's]"
+    )
     parser.add_argument("--steps", type=int, default=20, help="denoising steps [20]")
     parser.add_argument("--seed", type=int, default=7, help="seed of every picture [7]")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for pictures and log [out/demo]")
@@ -133,7 +135,11 @@ def contact_sheet(pictures: list[Image.Image], captions: list[str], columns: int
         left, top = number % columns * width + MARGIN, number // columns * height + MARGIN
         sheet.paste(picture, (left, top))
         room = (width - MARGIN) // 6  # the default font is 6 pixels wide
-        pen.text((left, top + picture.height + 1), caption if len(caption) <= room else caption[: room - 1] + "…", fill="white")
+        pen.text(
+            (left, top + picture.height + 1),
+            caption if len(caption) <= room else caption[: room - 1] + "…",
+            fill="white",
+        )
     return sheet
 
 
@@ -153,10 +159,10 @@ def in_terminal(picture: Image.Image, columns: int) -> str:
 
 
 def _explain(port: int, name: str) -> None:
-    decode = "import sys,json,base64; o=json.load(sys.stdin)['outputs']; sys.stdout.buffer.write(base64.b64decode(o[0]['data'][0]))"
-    body = '{"inputs":[{"name":"prompt","shape":[1],"datatype":"BYTES","data":["a red circle on a blue background"]}]}'
+    decode = "import sys,json,base64; sys.stdout.buffer.write(base64.b64decode(json.load(sys.stdin)['image']))"
+    body = '{"prompt": "a red circle on a blue background", "steps": 20}'
     print(f"\nserving {name} on http://127.0.0.1:{port} (Ctrl-C stops it). A picture:\n")
-    print(f"curl -s http://127.0.0.1:{port}/v2/models/{name}/infer -H 'Content-Type: application/json' \\")
+    print(f"curl -s http://127.0.0.1:{port}/v2/models/{name}/generate -H 'Content-Type: application/json' \\")
     print(f"  -d '{body}' | python3 -c \"{decode}\" > picture.png\n")
 
 

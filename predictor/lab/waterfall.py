@@ -12,7 +12,9 @@ from predictor.core.timeline import Phase, chart
 def main(argv: list[str]) -> int:
     """Fetch /timeline of a predictor and draw it."""
     parser = argparse.ArgumentParser(prog="sdzero timeline", description=__doc__, allow_abbrev=False)
-    parser.add_argument("url", nargs="?", default="http://127.0.0.1:8080", help="address of the predictor [%(default)s]")
+    parser.add_argument(
+        "url", nargs="?", default="http://127.0.0.1:8080", help="address of the predictor [%(default)s]"
+    )
     parser.add_argument("--json", action="store_true", help="print marks and phases for a machine to read")
     given = parser.parse_args(argv)
     if not given.url.startswith(("http://", "https://")):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engine.numpy_runtime import NumpyRuntime
 
 from predictor.core.messages import Accepted, Ended, Finished, Generate, Progressed, Stepped
 from predictor.core.problems import Cancelled
@@ -15,6 +14,7 @@ from predictor.engine.denoiser import KEPT_EMBEDDINGS, Denoiser, Event
 from predictor.engine.preview import LatentRGB
 from predictor.engine.samplers import NoiseSchedule
 from predictor.engine.tokens import Tokenizer
+from tests.engine.numpy_runtime import NumpyRuntime
 
 SHAPES = Path(__file__).parents[2] / "predictor/models/shapes"
 
@@ -49,7 +49,9 @@ def engine(tokenizer: Tokenizer, runtime: NumpyRuntime, now: Clock | None = None
     )
 
 
-def generate(id: str = "a", deadline: float = 1e9, progress: bool = False, previews: bool = False, **changes: object) -> Generate:
+def generate(
+    id: str = "a", deadline: float = 1e9, progress: bool = False, previews: bool = False, **changes: object
+) -> Generate:
     fields = {
         "prompt": "a red circle",
         "negative_prompt": "",

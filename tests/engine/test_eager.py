@@ -110,7 +110,9 @@ def test_alone_batched_and_joined_midway_differ_by_rounding_only(engines: Engine
     assert np.array_equal(alone(worker, sampler=sampler), expected)
     for number in range(4):
         prompt = f"stranger {number}"
-        worker.add(generate(f"s{number}", seed=number, prompt=prompt, steps=6, sampler="lcm" if number % 2 else "euler"))
+        worker.add(
+            generate(f"s{number}", seed=number, prompt=prompt, steps=6, sampler="lcm" if number % 2 else "euler")
+        )
     events = drain(worker, calls=2)
     worker.add(generate(sampler=sampler))
     assert apart(pictures(events + drain(worker)), expected) <= 2
@@ -205,5 +207,5 @@ def test_no_gpu_is_said_in_words(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU; any machine without one runs this test")
     write_snapshot(tmp_path, "tiny-sd15")
-    with pytest.raises(FolderError, match="--device cuda: torch .* finds no usable NVIDIA GPU"):
+    with pytest.raises(FolderError, match=r"--device cuda: torch .* finds no usable NVIDIA GPU"):
         load(EngineSettings(model=str(tmp_path), device="cuda"), no_mark)

@@ -157,5 +157,5 @@ def test_a_setting_that_would_change_pixels_is_refused_by_name(key: str, value: 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "lcm"])
 def test_too_many_steps_are_refused(sampler: str) -> None:
-    with pytest.raises(ValueError, match="got 1000 steps|got 2000 steps"):
+    with pytest.raises(ValueError, match=r"got 1000 steps|got 2000 steps"):
         table(sampler, 1000 if sampler == "lcm" else 2000, NoiseSchedule.from_config(SD15))

@@ -74,7 +74,9 @@ def test_a_lowered_limit_is_forgotten_once_the_size_is_idle() -> None:
     assert len(schedule.next_rows()) == 4
 
 
-@given(st.lists(st.tuples(st.integers(1, 5), st.sampled_from(SIZES), st.integers(1, 6)), max_size=12), st.integers(1, 6))
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.sampled_from(SIZES), st.integers(1, 6)), max_size=12), st.integers(1, 6)
+)
 def test_same_requests_same_plan(requests: list[tuple[int, tuple[int, int], int]], max_rows: int) -> None:
     def plan() -> list[list[tuple[str, int, int]]]:
         schedule = Schedule(max_rows)

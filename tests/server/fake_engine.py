@@ -4,6 +4,7 @@ How it behaves is told by the prompt ("hold", "die", "oom", "nonsense", "long") 
 
     FAKE_LOG        a file that gets a line per event: start, generate ID, cancel ID
     FAKE_GATE       a file without which it is not ready
+    FAKE_RELEASE    a file at which the prompt "hold" goes on
     FAKE_FAIL       it cannot start, and says so in these words
     FAKE_EXIT       it ends with this code before it is ready
 """
@@ -113,7 +114,7 @@ class FakeEngine:
     def step(self, id: str) -> None:
         job, done = self.running[id]
         request = job.request
-        if request.prompt == "hold" and done:
+        if request.prompt == "hold" and done and not released():
             return
         done += 1
         self.running[id] = (job, done)
@@ -126,6 +127,10 @@ class FakeEngine:
             timing = messages.Timing(queue=0.001, encode=0.001, denoise=0.01, decode=0.001, gpu=0.5)
             pictures = [np.full((request.height, request.width, 3), seed % 251, np.uint8) for seed in request.seeds]
             self.say(messages.Finished(id, request.seeds, timing), *pictures)
+
+
+def released() -> bool:
+    return Path(os.environ.get("FAKE_RELEASE", "/nonexistent")).exists()
 
 
 def note(line: str) -> None:

@@ -123,7 +123,7 @@ def test_an_engine_that_keeps_dying_ends_the_server(start):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_refuses_new_work_finishes_what_runs_and_exits_0(start, until, threads, infer_body, number):
-    server = start(engine={"TMPDIR": "{folder}"})
+    server = start(engine={"TMPDIR": "{folder}", "FAKE_RELEASE": "{folder}/release"})
     engine = server.engine_pid()
     (folder,) = server.folder.glob("sdzero-*")
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -132,9 +132,9 @@ def test_a_signal_refuses_new_work_finishes_what_runs_and_exits_0(start, until, 
     with httpx.Client(timeout=20) as kept, triton_grpc.InferenceServerClient(server.grpc) as grpc_client:
         assert kept.get(f"{server.url}/v2/health/ready").status_code == 200
         assert grpc_client.is_server_ready()
-        (running,) = hold(server, threads, 1, until, infer_body("slow", steps=150, num_images=8))
+        (running,) = hold(server, threads, 1, until, infer_body("hold", num_images=8))
         server.popen.send_signal(number)
-        until(lambda: not running.running() or kept.get(f"{server.url}/v2/health/ready").status_code == 503)
+        until(lambda: kept.get(f"{server.url}/v2/health/ready").status_code == 503)
         refused = kept.post(server.infer, json=infer_body())
         assert (refused.status_code, refused.json()["code"]) == (503, "draining")
         assert refused.headers["connection"] == "close"
@@ -145,6 +145,7 @@ def test_a_signal_refuses_new_work_finishes_what_runs_and_exits_0(start, until, 
         with pytest.raises(triton_grpc.InferenceServerException, match="draining") as caught:
             grpc_client.infer("sd", [prompt])
         assert caught.value.status() == "StatusCode.UNAVAILABLE"
+        (server.folder / "release").touch()
         assert running.result(timeout=20).status_code == 200
     assert server.popen.wait(10) == 0
     assert "Traceback" not in server.stderr

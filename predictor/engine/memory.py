@@ -1,0 +1,32 @@
+"""How many bytes the device, or this process's share of the host, still has."""
+
+from pathlib import Path
+
+import torch
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that tensors on `device` may still take, those in torch's own cache included."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(_available(), _cgroup_room())
+
+
+def _available() -> int:
+    """MemAvailable of proc(5), which counts the page cache that can be dropped."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/meminfo has no MemAvailable")
+
+
+def _cgroup_room() -> int:
+    """What the container's limit leaves (cgroup v2), or more than any machine has where there is none."""
+    try:
+        limit = int((CGROUP / "memory.max").read_text(encoding="ascii"))
+        return limit - int((CGROUP / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 2**62
