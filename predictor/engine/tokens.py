@@ -10,13 +10,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Regex, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 
 from predictor.engine.folder import FolderError, read_json
 
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+CLIP_LENGTH = 77
+UNKNOWN_LENGTH = int(1e30)  # what transformers writes into a folder whose length it was never told
+ROLES = {
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+    "pad_token": "<|endoftext|>",
+}
 
 
 class PromptTooLong(ValueError):
@@ -48,22 +56,32 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """From vocab.json and merges.txt, or tokenizer.json; raises FolderError naming the file that is wrong."""
+        """From tokenizer_config.json and either tokenizer.json or vocab.json and merges.txt.
+
+        Raises:
+            FolderError: naming the file that is missing or wrong.
+        """
         config = read_json(folder / "tokenizer_config.json")
-        named = folder / "special_tokens_map.json"
-        special = {**config, **(read_json(named) if named.is_file() else {})}
-        begin = _content(special.get("bos_token"), "<|startoftext|>")
-        end = _content(special.get("eos_token"), "<|endoftext|>")
-        padding = _content(special.get("pad_token"), end)
-        backend = _backend(folder, _content(special.get("unk_token"), end))
-        ids = {token: backend.token_to_id(token) for token in (begin, end, padding)}
-        for token, id in ids.items():
+        length = config.get("model_max_length", UNKNOWN_LENGTH)
+        if length == UNKNOWN_LENGTH:
+            length = CLIP_LENGTH
+        if not isinstance(length, int) or not 2 < length <= 10_000:
+            file = folder / "tokenizer_config.json"
+            raise FolderError(f"{file}: model_max_length: got {length!r}; allowed: whole numbers from 3 to 10000")
+        whole = read_json(folder / "tokenizer.json") if (folder / "tokenizer.json").is_file() else None
+        added = _added_tokens(folder, config, whole)
+        roles = _roles(folder, config, added)
+        backend = _backend(folder, whole, roles["unk_token"].content)
+        ids: dict[str, int] = {}
+        for role, token in roles.items():
+            id = backend.token_to_id(token.content)
             if id is None:
-                raise FolderError(f"{folder}: the vocabulary lacks the special token {token}")
+                raise FolderError(f"{folder}: the vocabulary lacks the special token {token.content}, its {role}")
+            ids[role] = id
         # Found in a prompt, these are tokens and not text: as in transformers.
-        backend.add_special_tokens([begin, end, padding])
-        length = config.get("model_max_length", 77)
-        return cls(backend, ids[begin], ids[end], ids[padding], max_length=length if length < 10_000 else 77)
+        backend.add_tokens(added)
+        backend.add_special_tokens(list(roles.values()))
+        return cls(backend, ids["bos_token"], ids["eos_token"], ids["pad_token"], length)
 
     def encode(self, text: str, truncate: bool = False) -> Encoded:
         """The text's tokens; raises PromptTooLong unless they fit or `truncate` allows to cut them."""
@@ -77,19 +95,9 @@ class Tokenizer:
         return Encoded(ids, len(content))
 
 
-def _backend(folder: Path, unknown: str) -> Backend:
-    vocabulary, merges, whole = folder / "vocab.json", folder / "merges.txt", folder / "tokenizer.json"
-    try:
-        if not vocabulary.is_file() and whole.is_file():
-            backend = Backend.from_file(str(whole))
-            backend.no_truncation()
-            backend.no_padding()
-            return backend
-        model = BPE.from_file(str(vocabulary), str(merges), end_of_word_suffix="</w>", unk_token=unknown)
-    except Exception as error:  # the library raises nothing more particular
-        broken = whole if not vocabulary.is_file() and whole.is_file() else f"{vocabulary}, {merges.name}"
-        raise FolderError(f"{broken}: not a CLIP vocabulary: {error}") from None
-    backend = Backend(model)
+def _backend(folder: Path, whole: dict[str, Any] | None, unknown: str) -> Backend:
+    """CLIP's pipeline over the folder's vocabulary; tokenizer.json comes first, as in transformers."""
+    backend = Backend(_model(folder, unknown) if whole is None else _model_within(folder, whole, unknown))
     backend.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
@@ -102,8 +110,66 @@ def _backend(folder: Path, unknown: str) -> Backend:
     return backend
 
 
-def _content(token: Any, default: str) -> str:
-    """A special token's text; files hold either the text or an object around it."""
-    if isinstance(token, dict):
-        token = token.get("content")
-    return token if isinstance(token, str) else default
+def _model(folder: Path, unknown: str) -> BPE:
+    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
+    try:
+        return BPE.from_file(str(vocabulary), str(merges), end_of_word_suffix="</w>", unk_token=unknown)
+    except Exception as error:  # the library raises nothing more particular, and does not say which file it means
+        read_json(vocabulary)
+        if not merges.is_file():
+            raise FolderError(f"{merges}: No such file or directory") from None
+        raise FolderError(f"{vocabulary}, {merges.name}: not a CLIP vocabulary: {error}") from None
+
+
+def _model_within(folder: Path, whole: dict[str, Any], unknown: str) -> BPE:
+    try:
+        vocabulary, merges = whole["model"]["vocab"], whole["model"]["merges"]
+        pairs = []
+        for merge in merges:
+            left, right = merge.split(" ") if isinstance(merge, str) else merge
+            pairs.append((left, right))
+        return BPE(vocabulary, pairs, end_of_word_suffix="</w>", unk_token=unknown)
+    except Exception as error:  # as above, and the file may hold anything
+        raise FolderError(f"{folder / 'tokenizer.json'}: not a CLIP vocabulary: {error!r}") from None
+
+
+def _added_tokens(folder: Path, config: dict[str, Any], whole: dict[str, Any] | None) -> list[AddedToken]:
+    """Tokens that are matched before the vocabulary is, in order of their ids."""
+    if "added_tokens_decoder" in config:
+        file, listed = folder / "tokenizer_config.json", config["added_tokens_decoder"]
+    elif whole is not None:
+        file, listed = folder / "tokenizer.json", whole.get("added_tokens", [])
+    else:
+        return []
+    try:
+        pairs = listed.items() if isinstance(listed, dict) else [(token["id"], token) for token in listed]
+        by_id = {int(id): token for id, token in pairs}
+    except (TypeError, ValueError, KeyError):
+        raise FolderError(f"{file}: added tokens: got {str(listed)[:100]}; expected tokens with ids") from None
+    return [_token(file, f"added token {id}", by_id[id]) for id in sorted(by_id)]
+
+
+def _roles(folder: Path, config: dict[str, Any], added: list[AddedToken]) -> dict[str, AddedToken]:
+    """The token of each role; its flags decide, for one, whether `<|ENDOFTEXT|>` in a prompt means the token."""
+    file, values = folder / "tokenizer_config.json", config
+    # Folders written since transformers 4.34 have all in the one file; it then no longer reads the other.
+    if "added_tokens_decoder" not in config and (folder / "special_tokens_map.json").is_file():
+        file = folder / "special_tokens_map.json"
+        values = {**config, **read_json(file)}
+    known = {token.content: token for token in added}
+    roles = {}
+    for role, usual in ROLES.items():
+        token = _token(file, role, values.get(role) or usual)
+        roles[role] = known.get(token.content, token)
+    return roles
+
+
+def _token(file: Path, name: str, value: Any) -> AddedToken:
+    """A token from its text, or from the object around it that also holds its flags."""
+    if isinstance(value, str):
+        return AddedToken(value, special=True, normalized=False)
+    try:
+        flags = {flag: value[flag] for flag in ("lstrip", "rstrip", "single_word", "normalized") if flag in value}
+        return AddedToken(value["content"], special=value.get("special", True), **flags)
+    except (TypeError, KeyError, AttributeError):
+        raise FolderError(f"{file}: {name}: got {str(value)[:100]}; expected text, or text with flags") from None

@@ -159,7 +159,7 @@ def in_terminal(picture: Image.Image, columns: int) -> str:
 
 
 def _explain(port: int, name: str) -> None:
-    decode = "import sys,json,base64; sys.stdout.buffer.write(base64.b64decode(json.load(sys.stdin)['image']))"
+    decode = "import sys,json,base64; sys.stdout.buffer.write(base64.b64decode(json.load(sys.stdin)['image'][0]))"
     body = '{"prompt": "a red circle on a blue background", "steps": 20}'
     print(f"\nserving {name} on http://127.0.0.1:{port} (Ctrl-C stops it). A picture:\n")
     print(f"curl -s http://127.0.0.1:{port}/v2/models/{name}/generate -H 'Content-Type: application/json' \\")

@@ -1,8 +1,10 @@
 """transformers' own tokenizer is the truth."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,25 +13,111 @@ from transformers import CLIPTokenizer
 
 from predictor.engine.folder import FolderError
 from predictor.engine.tokens import PromptTooLong, Tokenizer
-from predictor.lab.bench.snapshot import write_snapshot
+from predictor.lab.bench.vocabulary import write_tokenizer
 
+SIZE = 2048  # tokens in the vocabulary: bytes, some merges, and the two special tokens at its end
+START, END = "<|startoftext|>", "<|endoftext|>"
 TEXTS = [
     "",
     "a small red circle on a blue background",
-    "A  Photo\tof\na CAT",
-    "don't, we'll, they're: it's",
-    "naïve café ÅNGSTRÖM 東京 Ελλάδα",
-    "emoji 🎨🖌️ and 1234567890",
-    "!!! <|endoftext|> <|startoftext|> </w>",
-    "e\u0301 is é; \x00 is nothing",
+    "A  Photo\tof\na CAT\u3000\u00a0",
+    "don't, we'll, they're: it's I'VE 'S",
+    "naïve café ÅNGSTRÖM İstanbul ẞ ﬁ 東京 Ελλάδα",
+    "emoji 🎨🖌️👩‍👩‍👧 and 1234567890 ½²٣",
+    "wow! !wow a!b!!c word_word-word—word…",
+    "<|endoftext|> red<|startoftext|>blue </w> <|endoftext|",
+    "<|ENDOFTEXT|> red<|StartOfText|>blue",
+    "e\u0301 is é; \x00 is nothing\x00 \u200b\ufeff\x85",
+    "a" * 500,
+]
+PIECES = [
+    START,
+    END,
+    END.upper(),
+    "!",
+    " ",
+    "\n",
+    "red",
+    "É",
+    "e\u0301",
+    "'s",
+    "'",
+    "7",
+    "東",
+    "🎨",
+    "\x00",
+    "|",
+    ">",
+    "<",
 ]
 
 
-@pytest.fixture(scope="module", params=["tiny-sd15", "tiny-sdxl"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = tmp_path_factory.mktemp("model")
-    write_snapshot(model, request.param)
-    return model / ("tokenizer_2" if request.param == "tiny-sdxl" else "tokenizer")
+def flags(content: str, normalized: bool, **more: Any) -> dict[str, Any]:
+    """A token as transformers writes it."""
+    return {
+        "content": content,
+        "lstrip": False,
+        "rstrip": False,
+        "single_word": False,
+        "normalized": normalized,
+        **more,
+    }
+
+
+def decoder(*tokens: tuple[int, str, bool]) -> dict[str, Any]:
+    return {str(id): flags(content, normalized, special=True) for id, content, normalized in tokens}
+
+
+ENDS = (SIZE - 2, START, True), (SIZE - 1, END, False)
+OLD = {"bos_token": flags(START, True), "eos_token": flags(END, True), "unk_token": flags(END, True)}
+NEW = {"bos_token": START, "eos_token": END, "unk_token": END}
+# How the published folders write their special tokens: tokenizer_config.json, special_tokens_map.json.
+FORMATS: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
+    "stable-diffusion-v1-5": ({}, {**OLD, "pad_token": END}),
+    "stable-diffusion-2-1": ({}, {**OLD, "pad_token": "!"}),
+    "sdxl tokenizer": ({**NEW, "pad_token": END, "added_tokens_decoder": decoder(*ENDS)}, {**OLD, "pad_token": END}),
+    "sdxl tokenizer_2": (
+        {**NEW, "pad_token": "!", "added_tokens_decoder": decoder((0, "!", False), *ENDS)},
+        {**OLD, "pad_token": "!"},
+    ),
+    "text only": ({**NEW, "pad_token": "!"}, None),
+    "nothing said": ({}, None),
+}
+PADDING = {"stable-diffusion-2-1": 0, "sdxl tokenizer_2": 0, "text only": 0}
+
+
+def write_folder(folder: Path, format: str) -> None:
+    config, special = FORMATS[format]
+    write_tokenizer(folder, SIZE, END)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 77, **config}))
+    (folder / "special_tokens_map.json").unlink()
+    if special is not None:
+        (folder / "special_tokens_map.json").write_text(json.dumps(special))
+
+
+def save_as_transformers(folder: Path, target: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        CLIPTokenizer.from_pretrained(folder).save_pretrained(target)
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def format(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=["vocab.json", "tokenizer.json", "both"])
+def folder(request: pytest.FixtureRequest, format: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    written, saved = tmp_path_factory.mktemp("written"), tmp_path_factory.mktemp("saved")
+    write_folder(written, format)
+    if request.param == "vocab.json":
+        return written
+    save_as_transformers(written, saved)
+    assert not (saved / "vocab.json").exists()
+    if request.param == "tokenizer.json":
+        return saved
+    shutil.copy(saved / "tokenizer.json", written)
+    return written
 
 
 @pytest.fixture(scope="module")
@@ -37,43 +125,100 @@ def pair(folder: Path) -> tuple[Tokenizer, CLIPTokenizer]:
     return Tokenizer.load(folder), CLIPTokenizer.from_pretrained(folder)
 
 
-@given(st.one_of(st.sampled_from(TEXTS), st.text(max_size=40)))
-def test_ids_are_those_of_transformers(pair: tuple[Tokenizer, CLIPTokenizer], text: str) -> None:
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    write_folder(tmp_path, "text only")
+    return tmp_path
+
+
+def assert_same(pair: tuple[Tokenizer, CLIPTokenizer], text: str) -> None:
     ours, theirs = pair
-    expected = theirs(text, padding="max_length", max_length=ours.max_length, truncation=True).input_ids
-    assert ours.encode(text, truncate=True).ids.tolist() == expected
+    expected = theirs(text, padding="max_length", max_length=77, truncation=True).input_ids
+    got = ours.encode(text, truncate=True)
+    assert got.ids.tolist() == expected
+    assert got.used == len(theirs(text, add_special_tokens=False, verbose=False).input_ids)
 
 
-def test_padding_is_the_folders_own(folder: Path) -> None:
-    last = Tokenizer.load(folder).encode("red").ids[-1]
-    assert (last == 0) == (folder.name == "tokenizer_2"), "SDXL's second tokenizer pads with '!'"
+@pytest.mark.parametrize("text", TEXTS)
+def test_ids_are_those_of_transformers(pair: tuple[Tokenizer, CLIPTokenizer], text: str) -> None:
+    assert_same(pair, text)
+
+
+@given(st.one_of(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), st.text(max_size=40)))
+def test_ids_are_those_of_transformers_for_any_text(pair: tuple[Tokenizer, CLIPTokenizer], text: str) -> None:
+    assert_same(pair, text)
+
+
+def test_padding_is_the_folders_own(folder: Path, format: str) -> None:
+    ids = Tokenizer.load(folder).encode("red").ids
+    assert ids[0] == SIZE - 2
+    assert ids[2] == SIZE - 1
+    assert set(ids[3:].tolist()) == {PADDING.get(format, SIZE - 1)}
 
 
 def test_a_long_text_is_counted_whole_and_refused_or_cut(pair: tuple[Tokenizer, CLIPTokenizer]) -> None:
-    text = "a, " * 20_000
+    text = "red, " * 20_000
     with pytest.raises(PromptTooLong, match="40000 tokens; at most 75 fit") as caught:
         pair[0].encode(text)
-    assert caught.value.used == 40_000
-    assert pair[0].encode(text, truncate=True).used == 40_000
+    assert (caught.value.used, caught.value.limit) == (40_000, 75)
+    cut = pair[0].encode(text, truncate=True)
+    assert cut.used == 40_000
+    assert cut.ids.shape == (77,)
+    assert cut.ids[-1] == SIZE - 1, "the end survives the cut"
 
 
-def test_tokenizer_json_alone_serves_as_well(folder: Path, tmp_path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        CLIPTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
-    for name in ("vocab.json", "merges.txt"):
-        (tmp_path / name).unlink(missing_ok=True)
-    for text in TEXTS:
-        assert Tokenizer.load(tmp_path).encode(text).ids.tolist() == Tokenizer.load(folder).encode(text).ids.tolist()
+def test_a_text_that_just_fits_is_not_refused(plain: Path) -> None:
+    tokenizer = Tokenizer.load(plain)
+    assert tokenizer.encode("red " * 75).used == 75
+    with pytest.raises(PromptTooLong, match="76 tokens"):
+        tokenizer.encode("red " * 76)
 
 
-def test_a_broken_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FolderError, match=r"tokenizer_config\.json: No such file"):
-        Tokenizer.load(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text("{}")
-    with pytest.raises(FolderError, match=r"vocab\.json, merges\.txt: not a CLIP vocabulary"):
-        Tokenizer.load(tmp_path)
-    (tmp_path / "vocab.json").write_text(json.dumps({"a": 0}))
-    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
-    with pytest.raises(FolderError, match=r"not a CLIP vocabulary|lacks"):
-        Tokenizer.load(tmp_path)
+def test_the_length_is_the_folders_own(plain: Path) -> None:
+    (plain / "tokenizer_config.json").write_text('{"model_max_length": 16}')
+    tokenizer = Tokenizer.load(plain)
+    assert tokenizer.encode("red").ids.shape == (16,)
+    with pytest.raises(PromptTooLong, match="15 tokens; at most 14 fit"):
+        tokenizer.encode("red " * 15)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "vocab.json", "merges.txt"])
+def test_a_missing_file_is_named(plain: Path, name: str) -> None:
+    (plain / name).unlink()
+    with pytest.raises(FolderError, match=rf"{name}: No such file or directory$"):
+        Tokenizer.load(plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer_config.json", "{", r"tokenizer_config\.json: not JSON"),
+        (
+            "tokenizer_config.json",
+            '{"model_max_length": "long"}',
+            r"tokenizer_config\.json: model_max_length: got 'long'",
+        ),
+        ("tokenizer_config.json", '{"model_max_length": 2}', r"model_max_length: got 2; allowed: whole numbers from 3"),
+        ("tokenizer_config.json", '{"pad_token": 7}', r"tokenizer_config\.json: pad_token: got 7; expected text"),
+        ("tokenizer_config.json", '{"pad_token": "<pad>"}', r"lacks the special token <pad>, its pad_token"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {}}}', r"added tokens: got \{'x'"),
+        ("special_tokens_map.json", '{"eos_token": {"text": 1}}', r"special_tokens_map\.json: eos_token: got \{'text'"),
+        ("special_tokens_map.json", "[]", r"special_tokens_map\.json: got list"),
+        ("vocab.json", "\x00", r"vocab\.json: not JSON"),
+        ("vocab.json", '{"a": 0}', r"vocab\.json, merges\.txt: not a CLIP vocabulary"),
+        ("vocab.json", '{"a": "b"}', r"vocab\.json, merges\.txt: not a CLIP vocabulary"),
+        ("merges.txt", "#version: 0.2\nred\n", r"vocab\.json, merges\.txt: not a CLIP vocabulary"),
+        (
+            "merges.txt",
+            "#version: 0.2\nред 東\n",
+            r"vocab\.json, merges\.txt: not a CLIP vocabulary.*out of vocabulary",
+        ),
+        ("tokenizer.json", '{"model"', r"tokenizer\.json: not JSON"),
+        ("tokenizer.json", '{"model": {"vocab": {}}}', r"tokenizer\.json: not a CLIP vocabulary"),
+        ("tokenizer.json", '{"added_tokens": [1]}', r"tokenizer\.json: added tokens: got \[1\]"),
+    ],
+)
+def test_a_broken_file_is_named(plain: Path, name: str, content: str, message: str) -> None:
+    (plain / name).write_text(content)
+    with pytest.raises(FolderError, match=message):
+        Tokenizer.load(plain)
