@@ -239,10 +239,10 @@ class Denoiser:
         for row, picture in zip(done, pictures, strict=True):
             job = self.jobs[row.request]
             job.pictures[row.index] = picture
-            job.decode += seconds
             job.gpu += seconds / len(done)
         for id in {row.request: None for row in done}:
             job = self.jobs[id]
+            job.decode += seconds
             if len(job.pictures) == len(job.rows):
                 del self.jobs[id]
                 events.append(self._finished(job))

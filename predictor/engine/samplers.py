@@ -13,6 +13,7 @@ Sources: DDIM, Song et al., arXiv 2010.02502, eq. 12; Euler and Euler ancestral,
 2, and k-diffusion; DPM-Solver++(2M), Lu et al., arXiv 2211.01095, alg. 2; LCM, Luo et al., arXiv 2310.04378, alg. 3.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -46,15 +47,26 @@ LCM_TRAINED_STEPS = 50  # timesteps that a consistency model was distilled at
 LCM_TIMESTEP_SCALING = 10.0
 LCM_SIGMA_DATA = 0.5
 
-# Settings of a scheduler that change pixels, with the values that the tables are right for.
+# Settings of a scheduler that change pixels, with the values that the tables are right for; the first is what a folder
+# means that says nothing. What makes one sampler another, such as use_karras_sigmas or solver_order, is not among them:
+# the sampler's name decides.
 SUPPORTED: dict[str, tuple[object, ...]] = {
     "prediction_type": ("epsilon", "v_prediction"),
-    "beta_schedule": ("scaled_linear", "linear"),
+    "beta_schedule": ("linear", "scaled_linear"),
     "timestep_spacing": ("leading", "linspace", "trailing"),
-    "trained_betas": (None,),
+    "timestep_type": ("discrete",),
+    "interpolation_type": ("linear",),
+    "set_alpha_to_one": (True, False),
     "rescale_betas_zero_snr": (False,),
     "clip_sample": (False,),
     "thresholding": (False,),
+    "sigma_min": (None,),
+    "sigma_max": (None,),
+    "sigma_data": (None,),
+    "lambda_min_clipped": (-math.inf, None),
+    "original_inference_steps": (LCM_TRAINED_STEPS,),
+    "timestep_scaling": (LCM_TIMESTEP_SCALING,),
+    "use_lu_lambdas": (False,),
     "use_exponential_sigmas": (False,),
     "use_beta_sigmas": (False,),
     "use_flow_sigmas": (False,),
@@ -75,7 +87,10 @@ class Column(IntEnum):
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """The noise that a model was trained to remove: ᾱ of each training timestep, and what the model predicts of it."""
+    """The noise that a model was trained to remove: ᾱ of each training timestep, and what the model predicts of it.
+
+    `spacing` is None where the folder leaves it to the sampler.
+    """
 
     alphas_cumprod: Doubles
     v_prediction: bool
@@ -93,18 +108,17 @@ class NoiseSchedule:
         for key, allowed in SUPPORTED.items():
             if config.get(key, allowed[0]) not in allowed:
                 raise ValueError(f"scheduler.{key}: got {config[key]!r}; supported: {', '.join(map(repr, allowed))}")
-        count = config.get("num_train_timesteps", 1000)
-        first, last = config.get("beta_start", 0.0001), config.get("beta_end", 0.02)
-        if config.get("beta_schedule", "linear") == "scaled_linear":
-            betas = np.linspace(first**0.5, last**0.5, count) ** 2
-        else:
-            betas = np.linspace(first, last, count)
-        cumprod: Doubles = np.cumprod(1.0 - betas, dtype=np.float64)
+        cumprod: Doubles = np.cumprod(1.0 - _betas(config), dtype=np.float64)
+        if not 1e-12 < cumprod[-1] <= cumprod[0] < 1:
+            raise ValueError(
+                f"scheduler betas: got a signal of {cumprod[0]} after the first training timestep, {cumprod[-1]} after "
+                "the last; allowed: less than 1, more than 1e-12"
+            )
         return cls(
             alphas_cumprod=cumprod,
             v_prediction=config.get("prediction_type", "epsilon") == "v_prediction",
             spacing=config.get("timestep_spacing"),
-            steps_offset=config.get("steps_offset", 0),
+            steps_offset=_number(config, "steps_offset", 0, int, 0, len(cumprod) - 1),
             final_alpha_cumprod=1.0 if config.get("set_alpha_to_one", True) else float(cumprod[0]),
         )
 
@@ -130,14 +144,20 @@ def table(sampler: str, steps: int, schedule: NoiseSchedule) -> Table:
     """The table of one of `SAMPLERS`.
 
     Raises:
-        ValueError: more steps than the sampler can tell apart.
+        ValueError: no such sampler, no steps, or more of them than the sampler can tell apart.
     """
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler: got {sampler!r}; allowed: {', '.join(SAMPLERS)}")
+    if steps < 1:
+        raise ValueError(f"got {steps} steps; {sampler} needs at least 1")
     if sampler == "lcm":
         return _lcm(steps, schedule)
     trained = len(schedule.alphas_cumprod)
+    if steps > trained or not _distinct(*_levels(sampler, steps, schedule), trained):
+        fewer = range(min(steps, trained), 0, -1)
+        limit = next((n for n in fewer if _distinct(*_levels(sampler, n, schedule), trained)), 0)
+        raise ValueError(f"got {steps} steps; {sampler} allows at most {limit} with this model")
     timesteps, sigmas = _levels(sampler, steps, schedule)
-    if steps > 1 and not (np.diff(sigmas) < 0).all():
-        raise ValueError(f"got {steps} steps; {sampler} needs fewer than the model's {trained} training timesteps")
     alpha, beta = _vp(sigmas[:-1])
     next_alpha, next_beta = _vp(sigmas[1:])
     if sampler == "ddim":
@@ -176,6 +196,11 @@ def _levels(sampler: str, steps: int, schedule: NoiseSchedule) -> tuple[Doubles,
     return timesteps, np.append(np.interp(timesteps, np.arange(len(known)), known), 0.0)
 
 
+def _distinct(timesteps: Doubles, sigmas: Doubles, trained: int) -> bool:
+    """Whether every step removes noise, from a timestep that the model knows."""
+    return bool((np.diff(sigmas) < 0).all() and timesteps[0] <= trained - 1)
+
+
 def _spaced(sampler: str, steps: int, trained: int, schedule: NoiseSchedule) -> Doubles:
     """Timesteps as the diffusers scheduler of this name spaces them (Lin et al., arXiv 2305.08891, table 2)."""
     spacing = schedule.spacing or SPACING[sampler]
@@ -198,6 +223,8 @@ def _initial_scale(sampler: str, schedule: NoiseSchedule, beta: float) -> float:
 
 def _lcm(steps: int, schedule: NoiseSchedule) -> Table:
     trained = len(schedule.alphas_cumprod)
+    if trained < LCM_TRAINED_STEPS:
+        raise ValueError(f"lcm: the model has {trained} training timesteps; needed: at least {LCM_TRAINED_STEPS}")
     origin = (np.arange(1, LCM_TRAINED_STEPS + 1) * (trained // LCM_TRAINED_STEPS) - 1)[::-1]
     if steps > len(origin):
         raise ValueError(f"got {steps} steps; lcm allows at most {len(origin)}")
@@ -216,6 +243,33 @@ def _lcm(steps: int, schedule: NoiseSchedule) -> Table:
         noise = 0.0 if last else beta[i + 1]
         rows[i] = of_latents, of_output, scale * of_latents, scale * of_output, 0.0, noise
     return Table(timesteps.astype(np.float32), rows.astype(np.float32), 1.0)
+
+
+def _betas(config: Mapping[str, Any]) -> Doubles:
+    """The variance added at each training timestep, float64 [num_train_timesteps]."""
+    count = _number(config, "num_train_timesteps", 1000, int, 1, 100_000)
+    trained = config.get("trained_betas")
+    if trained is not None:
+        if not isinstance(trained, list) or len(trained) != count or not all(_between(b, float, 0, 1) for b in trained):
+            raise ValueError(f"scheduler.trained_betas: got {str(trained)[:100]}; allowed: {count} numbers from 0 to 1")
+        return np.array(trained, np.float64)
+    first = _number(config, "beta_start", 0.0001, float, 0, 1)
+    last = _number(config, "beta_end", 0.02, float, 0, 1)
+    power = 2.0 if config.get("beta_schedule") == "scaled_linear" else 1.0
+    betas: Doubles = np.linspace(first ** (1 / power), last ** (1 / power), count) ** power
+    return betas
+
+
+def _number(config: Mapping[str, Any], key: str, default: float, kind: type, low: float, high: float) -> Any:
+    value = config.get(key, default)
+    if not _between(value, kind, low, high):
+        raise ValueError(f"scheduler.{key}: got {value!r}; allowed: {kind.__name__} from {low} to {high}")
+    return value
+
+
+def _between(value: object, kind: type, low: float, high: float) -> bool:
+    is_number = isinstance(value, int | float if kind is float else int) and not isinstance(value, bool)
+    return is_number and low <= value <= high  # type: ignore[operator]
 
 
 def _vp(sigmas: Doubles) -> tuple[Doubles, Doubles]:

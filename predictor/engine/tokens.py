@@ -97,7 +97,7 @@ class Tokenizer:
 
 def _backend(folder: Path, whole: dict[str, Any] | None, unknown: str) -> Backend:
     """CLIP's pipeline over the folder's vocabulary; tokenizer.json comes first, as in transformers."""
-    backend = Backend(_model(folder, unknown) if whole is None else _model_within(folder, whole, unknown))
+    backend = Backend(_model(folder, whole, unknown))
     backend.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
@@ -110,27 +110,25 @@ def _backend(folder: Path, whole: dict[str, Any] | None, unknown: str) -> Backen
     return backend
 
 
-def _model(folder: Path, unknown: str) -> BPE:
+def _model(folder: Path, whole: dict[str, Any] | None, unknown: str) -> BPE:
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     try:
-        return BPE.from_file(str(vocabulary), str(merges), end_of_word_suffix="</w>", unk_token=unknown)
-    except Exception as error:  # the library raises nothing more particular, and does not say which file it means
-        read_json(vocabulary)
+        if whole is None:
+            return BPE.from_file(str(vocabulary), str(merges), end_of_word_suffix="</w>", unk_token=unknown)
+        pairs = []
+        for merge in whole["model"]["merges"]:
+            left, right = merge.split(" ") if isinstance(merge, str) else merge
+            pairs.append((left, right))
+        return BPE(whole["model"]["vocab"], pairs, end_of_word_suffix="</w>", unk_token=unknown)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a merge that spells no token makes the library panic, which is no Exception
+        if whole is not None:
+            raise FolderError(f"{folder / 'tokenizer.json'}: not a CLIP vocabulary: {error!r}") from None
+        read_json(vocabulary)  # the library does not say which of the two files it means
         if not merges.is_file():
             raise FolderError(f"{merges}: No such file or directory") from None
         raise FolderError(f"{vocabulary}, {merges.name}: not a CLIP vocabulary: {error}") from None
-
-
-def _model_within(folder: Path, whole: dict[str, Any], unknown: str) -> BPE:
-    try:
-        vocabulary, merges = whole["model"]["vocab"], whole["model"]["merges"]
-        pairs = []
-        for merge in merges:
-            left, right = merge.split(" ") if isinstance(merge, str) else merge
-            pairs.append((left, right))
-        return BPE(vocabulary, pairs, end_of_word_suffix="</w>", unk_token=unknown)
-    except Exception as error:  # as above, and the file may hold anything
-        raise FolderError(f"{folder / 'tokenizer.json'}: not a CLIP vocabulary: {error!r}") from None
 
 
 def _added_tokens(folder: Path, config: dict[str, Any], whole: dict[str, Any] | None) -> list[AddedToken]:

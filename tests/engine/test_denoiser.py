@@ -232,6 +232,11 @@ def test_stages_add_up_to_the_time_in_the_engine(tokenizer: Tokenizer) -> None:
             clock.seconds += 0.25
             return super().decode(states)
 
+    several = engine(tokenizer, Slow(), clock)
+    several.add(generate("a", steps=3, num_images=4))
+    [together] = [m.timing for m, _ in drain(several) if isinstance(m, Finished)]
+    assert (together.denoise, together.decode, together.gpu) == (3.0, 0.25, 3.25), "one call counts once"
+
     denoiser = engine(tokenizer, Slow(), clock, max_rows=1)
     denoiser.add(generate("a", steps=3))
     denoiser.add(generate("b", steps=2))

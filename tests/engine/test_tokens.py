@@ -28,28 +28,10 @@ TEXTS = [
     "<|endoftext|> red<|startoftext|>blue </w> <|endoftext|",
     "<|ENDOFTEXT|> red<|StartOfText|>blue",
     "e\u0301 is é; \x00 is nothing\x00 \u200b\ufeff\x85",
+    "a photo of <cat-toy> and a <CAT-TOY>",
     "a" * 500,
 ]
-PIECES = [
-    START,
-    END,
-    END.upper(),
-    "!",
-    " ",
-    "\n",
-    "red",
-    "É",
-    "e\u0301",
-    "'s",
-    "'",
-    "7",
-    "東",
-    "🎨",
-    "\x00",
-    "|",
-    ">",
-    "<",
-]
+PIECES = [START, END, "<|ENDOFTEXT|>", " ", "\n", "\x00", "e\u0301", "'s", *"!É'7東🎨|><", "<cat-toy>"]
 
 
 def flags(content: str, normalized: bool, **more: Any) -> dict[str, Any]:
@@ -76,6 +58,18 @@ FORMATS: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "stable-diffusion-v1-5": ({}, {**OLD, "pad_token": END}),
     "stable-diffusion-2-1": ({}, {**OLD, "pad_token": "!"}),
     "sdxl tokenizer": ({**NEW, "pad_token": END, "added_tokens_decoder": decoder(*ENDS)}, {**OLD, "pad_token": END}),
+    "two files that contradict": (
+        {**NEW, "pad_token": END, "added_tokens_decoder": decoder(*ENDS)},
+        {**OLD, "pad_token": "!"},
+    ),
+    "textual inversion": (
+        {
+            **NEW,
+            "pad_token": END,
+            "added_tokens_decoder": {**decoder(*ENDS), str(SIZE): {"content": "<cat-toy>", "special": False}},
+        },
+        None,
+    ),
     "sdxl tokenizer_2": (
         {**NEW, "pad_token": "!", "added_tokens_decoder": decoder((0, "!", False), *ENDS)},
         {**OLD, "pad_token": "!"},
@@ -150,14 +144,14 @@ def test_ids_are_those_of_transformers_for_any_text(pair: tuple[Tokenizer, CLIPT
 
 
 def test_padding_is_the_folders_own(folder: Path, format: str) -> None:
-    ids = Tokenizer.load(folder).encode("red").ids
+    ids = Tokenizer.load(folder).encode("to").ids
     assert ids[0] == SIZE - 2
     assert ids[2] == SIZE - 1
     assert set(ids[3:].tolist()) == {PADDING.get(format, SIZE - 1)}
 
 
 def test_a_long_text_is_counted_whole_and_refused_or_cut(pair: tuple[Tokenizer, CLIPTokenizer]) -> None:
-    text = "red, " * 20_000
+    text = "to, " * 20_000
     with pytest.raises(PromptTooLong, match="40000 tokens; at most 75 fit") as caught:
         pair[0].encode(text)
     assert (caught.value.used, caught.value.limit) == (40_000, 75)
@@ -169,17 +163,17 @@ def test_a_long_text_is_counted_whole_and_refused_or_cut(pair: tuple[Tokenizer, 
 
 def test_a_text_that_just_fits_is_not_refused(plain: Path) -> None:
     tokenizer = Tokenizer.load(plain)
-    assert tokenizer.encode("red " * 75).used == 75
+    assert tokenizer.encode("to " * 75).used == 75
     with pytest.raises(PromptTooLong, match="76 tokens"):
-        tokenizer.encode("red " * 76)
+        tokenizer.encode("to " * 76)
 
 
 def test_the_length_is_the_folders_own(plain: Path) -> None:
     (plain / "tokenizer_config.json").write_text('{"model_max_length": 16}')
     tokenizer = Tokenizer.load(plain)
-    assert tokenizer.encode("red").ids.shape == (16,)
+    assert tokenizer.encode("to").ids.shape == (16,)
     with pytest.raises(PromptTooLong, match="15 tokens; at most 14 fit"):
-        tokenizer.encode("red " * 15)
+        tokenizer.encode("to " * 15)
 
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "vocab.json", "merges.txt"])
@@ -211,7 +205,7 @@ def test_a_missing_file_is_named(plain: Path, name: str) -> None:
         (
             "merges.txt",
             "#version: 0.2\nред 東\n",
-            r"vocab\.json, merges\.txt: not a CLIP vocabulary.*out of vocabulary",
+            r"vocab\.json, merges\.txt: not .*out of vocabulary",
         ),
         ("tokenizer.json", '{"model"', r"tokenizer\.json: not JSON"),
         ("tokenizer.json", '{"model": {"vocab": {}}}', r"tokenizer\.json: not a CLIP vocabulary"),

@@ -10,6 +10,8 @@ from typing import Final
 
 from predictor.clock import now
 from predictor.lab.bench.architectures import ARCHITECTURES
+from predictor.lab.bench.results import Raw, Result, Workload, ratios, write
+from predictor.lab.bench.sides import OURS, PLAIN, Side
 
 FACETS: Final = ("cold", "single", "batch", "load")
 
@@ -61,10 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from predictor.lab.bench import facets, machine, report
-    from predictor.lab.bench.results import Raw, Result, Workload, ratios, write
-    from predictor.lab.bench.running import started
-    from predictor.lab.bench.sides import OURS, PLAIN
+    from predictor.lab.bench import machine, report
 
     commit = arguments.commit or machine.commit()
     if commit is None:
@@ -101,26 +100,41 @@ def _run(arguments: argparse.Namespace) -> int:
         write(path, result)
         say(f"wrote {path}: {result.ratios}")
 
+    failure = None
+    try:
+        _measure(arguments, sides, result.raw, say, save)
+    except RuntimeError as error:
+        failure = error
+    save()
+    if arguments.plot:
+        report.plot(result, path.with_suffix(".png"))
+    print(report.tables(arguments.name, result))
+    if failure:
+        print(f"stopped early: {failure}", file=sys.stderr)
+    return 1 if failure else 0
+
+
+def _measure(
+    arguments: argparse.Namespace, sides: Sequence[Side], raw: Raw, say: Callable[[str], None], save: Callable[[], None]
+) -> None:
+    from predictor.lab.bench import facets
+    from predictor.lab.bench.running import started
+
     if "cold" in arguments.only:
-        facets.cold(sides, arguments.model, arguments.device, result.raw, arguments.trials, say)
+        facets.cold(sides, arguments.model, arguments.device, raw, arguments.trials, say)
         save()
     if set(arguments.only) - {"cold"}:
         with ExitStack() as stack:
             servers = [stack.enter_context(started(side, arguments.model, arguments.device)) for side in sides]
-            facets.warm_up(servers, result.raw, say)
+            facets.warm_up(servers, raw, say)
             if "single" in arguments.only:
-                facets.single(servers, result.raw, arguments.repeats, say)
+                facets.single(servers, raw, arguments.repeats, say)
                 save()
             if "load" in arguments.only:
-                facets.load(servers, result.raw, arguments.bursts, arguments.arrivals, arguments.load_share, say)
+                facets.load(servers, raw, arguments.bursts, arguments.arrivals, arguments.load_share, say)
                 save()
             if "batch" in arguments.only:
-                facets.batch(servers, result.raw, arguments.batches, arguments.batch_repeats, say)
-                save()
-    if arguments.plot:
-        report.plot(result, path.with_suffix(".png"))
-    print(report.tables(arguments.name, result))
-    return 0
+                facets.batch(servers, raw, arguments.batches, arguments.batch_repeats, say)
 
 
 def _snapshot(arguments: argparse.Namespace) -> int:

@@ -64,19 +64,19 @@ def first_image(running: Running, workload: Workload, trial: int, seed: int) -> 
             connection.connect()
             port_open = port_open or now()
             status, headers, body = _ask(connection, running.side, workload, seed, 1)
-        except (ConnectionError, http.client.HTTPException):
-            status = 0
+        except ConnectionRefusedError:
+            status = 503
+        except (OSError, http.client.HTTPException) as error:
+            raise RuntimeError(f"{running.side.name}: first request: {error!r}\n{_last_words(running)}") from None
         finally:
             connection.close()
         finished = now()
         if status == 200:
             break
-        if status not in (0, 503):
+        if status != 503:
             raise RuntimeError(f"{running.side.name}: first request: HTTP {status}: {body[:500]!r}")
         if running.process.poll() is not None or finished - running.spawned > _TIMEOUT:
-            raise RuntimeError(
-                f"{running.side.name}: no picture from this process; its last words:\n{_last_words(running)}"
-            )
+            raise RuntimeError(f"{running.side.name}: no picture from this process\n{_last_words(running)}")
         time.sleep(_POLL)
     check_pictures(running.side.pictures(body), workload, 1)
     return ColdStart(
@@ -96,7 +96,10 @@ def request(running: Running, workload: Workload, seed: int, images: int) -> flo
         RuntimeError: any answer but pictures.
     """
     start = now()
-    status, body = _fresh(running, workload, seed, images)
+    try:
+        status, body = _fresh(running, workload, seed, images)
+    except (OSError, http.client.HTTPException) as error:
+        raise RuntimeError(f"{running.side.name}: {error!r}\n{_last_words(running)}") from None
     seconds = now() - start
     if status != 200:
         raise RuntimeError(f"{running.side.name}: HTTP {status}: {body[:500]!r}\n{_last_words(running)}")

@@ -1,7 +1,7 @@
 """What people might write about a drawing: many wordings, parts of the truth, nothing at all, and now and then a mistake.
 
 Partial and empty captions teach the model what is left open, which is what guidance and negative prompts subtract. One
-caption in ten describes another drawing, as captions in the wild do: a model that believes its captions only mostly
+caption in twenty describes another drawing, as captions in the wild do: a model that believes its captions only mostly
 needs guidance to be sure.
 """
 
@@ -67,7 +67,7 @@ BARE_GROUNDS: Final = (
 _HELD_OUT_ONE_IN: Final = 8
 _EMPTY_SHARE: Final = 0.12
 _PARTIAL_SHARE: Final = 0.3
-_MISTAKE_SHARE: Final = 0.1
+_MISTAKE_SHARE: Final = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,14 @@ def partial(facts: Facts, say: random.Random) -> str:
     place = say.choice(WORDS[facts.place])
     return say.choice(
         (
-            *(f"a {shape}", shape, f"a {size} {shape}", f"{size} {shape}", f"a drawing of a {shape}", f"a {shape} {place}"),
+            *(
+                f"a {shape}",
+                shape,
+                f"a {size} {shape}",
+                f"{size} {shape}",
+                f"a drawing of a {shape}",
+                f"a {shape} {place}",
+            ),
             *(colour, f"something {colour}", f"a {colour} thing", f"a {colour} shape", f"{size} {colour} shape"),
             *(ground, ground, f"something {on_ground}", f"anything {on_ground}"),
             *(f"a {colour} {shape}", f"{colour} {shape}", f"a {size} {colour} {shape}", f"a {colour} {shape} {place}"),
@@ -159,8 +166,8 @@ def captions(drawings: Drawings, each: int, seed: int) -> list[str]:
 
 def vocabulary() -> list[str]:
     """Every word that a caption can hold, for learning the tokenizer."""
-    texts = itertools.chain(*WORDS.values(), OPENINGS, SUBJECTS, GROUNDS, BARE_GROUNDS, ("something anything thing shape",))
+    texts = itertools.chain(
+        *WORDS.values(), OPENINGS, SUBJECTS, GROUNDS, BARE_GROUNDS, ("something anything thing shape",)
+    )
     bare = (text.format(size="", colour="", shape="", background="") for text in texts)
     return sorted({word.strip(",:") for text in bare for word in text.replace("-", " ").split()} - {""})
-
-

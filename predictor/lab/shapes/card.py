@@ -49,7 +49,7 @@ a prompt leaves open is left to chance.
 
 Trained from nothing on drawings and captions that `predictor/lab/shapes` makes itself; no other data, no other model.
 One combination of shape, colour and background in ten was never drawn, one wording in eight never used: the figures
-below are about those. One caption in ten describes another drawing on purpose, 12 % are empty and 30 % leave something
+below are about those. One caption in twenty describes another drawing on purpose, 12 % are empty and 30 % leave something
 open, so that guidance and negative prompts have something to work with.
 
 ```

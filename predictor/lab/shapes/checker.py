@@ -83,7 +83,15 @@ def name_colour(rgb: npt.NDArray[np.float64]) -> str:
     degrees = hue * 360
     if degrees >= 305 and degrees < 345 or degrees >= 345 and saturation < 0.6:
         return "pink"
-    limits = ((15, "red"), (42, "orange"), (70, "yellow"), (165, "green"), (204, "cyan"), (255, "blue"), (305, "purple"))
+    limits = (
+        (15, "red"),
+        (42, "orange"),
+        (70, "yellow"),
+        (165, "green"),
+        (204, "cyan"),
+        (255, "blue"),
+        (305, "purple"),
+    )
     return next((name for limit, name in limits if degrees < limit), "red")
 
 

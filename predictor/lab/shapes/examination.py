@@ -88,7 +88,9 @@ def mark(asked: Sequence[Question], pictures: Pictures) -> Marks:
         background=sum(f.background == q.facts.background for q, f in pairs),
         all=sum(_is_right(q, f) for q, f in pairs),
         wrong=tuple(
-            f"{q.prompt!r} seed {q.seed}: {f.colour} {f.shape} on {f.background}" for q, f in pairs if not _is_right(q, f)
+            f"{q.prompt!r} seed {q.seed}: {f.colour} {f.shape} on {f.background}"
+            for q, f in pairs
+            if not _is_right(q, f)
         ),
     )
 

@@ -25,21 +25,29 @@ def autoencoder_loss(vae: AutoencoderKL, pictures: torch.Tensor, random: torch.G
     return error.abs().mean() + error.square().mean() + _EDGE_WEIGHT * edges + _KL_WEIGHT * kl
 
 
+def diffusion_draws(latents: torch.Tensor, random: torch.Generator, trained: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit noise like `latents`, and timesteps below `trained`, int64 [n].
+
+    Timesteps are spread evenly over the batch, which lowers the variance between batches (Kingma et al. 2021,
+    appendix I.1).
+    """
+    count, device = len(latents), latents.device
+    noise = torch.randn(latents.shape, device=device, generator=random)
+    offset = torch.rand(1, device=device, generator=random)
+    places = (torch.arange(count, device=device) / count + offset) % 1
+    return noise, (places * trained).long()
+
+
 def diffusion_loss(
     unet: UNet2DConditionModel,
     text_encoder: CLIPTextModel,
     scheduler: DDIMScheduler,
     latents: torch.Tensor,
     tokens: torch.Tensor,
-    random: torch.Generator,
+    noise: torch.Tensor,
+    timesteps: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean squared error of the predicted noise (Ho et al. 2020, eq. 14). Timesteps are spread evenly over the batch,
-    which lowers the variance between batches (Kingma et al. 2021, appendix I.1)."""
-    count, device = len(latents), latents.device
-    noise = torch.randn(latents.shape, device=device, generator=random)
-    offset = torch.rand(1, device=device, generator=random)
-    places = (torch.arange(count, device=device) / count + offset) % 1
-    timesteps = (places * scheduler.config.num_train_timesteps).long()
+    """Mean squared error of the predicted noise (Ho et al. 2020, eq. 14)."""
     noisy = scheduler.add_noise(latents, noise, timesteps)
     states = text_encoder(tokens).last_hidden_state
     return torch.nn.functional.mse_loss(unet(noisy, timesteps, states).sample.float(), noise)

@@ -129,7 +129,9 @@ def fit_latent_rgb(latents: torch.Tensor, pictures: torch.Tensor) -> dict[str, l
     return {"matrix": numbers[:4], "bias": numbers[4]}
 
 
-def export(pipeline: StableDiffusionPipeline, latent_rgb: dict[str, list[float] | list[list[float]]], folder: Path) -> None:
+def export(
+    pipeline: StableDiffusionPipeline, latent_rgb: dict[str, list[float] | list[list[float]]], folder: Path
+) -> None:
     """Write the pipeline as safetensors, the tokenizer in both of CLIP's formats, and `latent_rgb.json`.
 
     UNet and VAE are stored in fp16. The text encoder stays in fp32: transformers loads weights in the type they are

@@ -25,7 +25,7 @@ from predictor.lab.shapes.card import write_card
 from predictor.lab.shapes.checkpoint import Tensors, load_checkpoint, save_checkpoint
 from predictor.lab.shapes.drawings import render, sample_drawings
 from predictor.lab.shapes.examination import draw, examine, mark, questions
-from predictor.lab.shapes.losses import autoencoder_loss, diffusion_loss
+from predictor.lab.shapes.losses import autoencoder_loss, diffusion_draws, diffusion_loss
 from predictor.lab.shapes.networks import (
     centre_latents,
     export,
@@ -90,7 +90,8 @@ class Run:
         return torch.Generator(self.device).manual_seed((self.args.seed * 2 + stage) * 1_000_003 + step)
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        # The cache of cast weights does not survive the capture of a step.
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda", cache_enabled=False)
 
     def ticks(self, name: str, trainer: Trainer) -> Iterator[int]:
         """Step numbers until the stage's budget or the run's time is spent, with a progress bar."""
@@ -127,10 +128,13 @@ def train_vae(run: Run) -> AutoencoderKL | None:
     total, saved = torch.zeros((), device=run.device), time.monotonic()
     for step in run.ticks("VAE", trainer):
         pictures = render(sample_drawings(args.seed, 2**20 + step, args.vae_batch), run.device)
-        with run.autocast():
-            loss = autoencoder_loss(vae, pictures, run.random(0, step))
-        trainer.update(loss)
-        total += loss.detach()
+        random = run.random(0, step)
+
+        def loss(batch: torch.Tensor, random: torch.Generator = random) -> torch.Tensor:
+            with run.autocast():
+                return autoencoder_loss(vae, batch, random)
+
+        total += trainer.update(loss, pictures)
         if trainer.steps % _LOG_EVERY == 0:
             run.log("vae", trainer, total)
             total.zero_()
@@ -156,7 +160,11 @@ def _finish_vae(run: Run, vae: AutoencoderKL) -> None:
     centre_latents(vae, means)
     copy = vae.decode(vae.encode(batches[0]).latent_dist.mean).sample.clamp(-1, 1)
     noise_ratio = -10 * torch.log10(((copy - batches[0]) / 2).square().mean())
-    run.vae_facts = {**run.vae_facts, "scaling_factor": vae.config.scaling_factor, "psnr_db": round(float(noise_ratio), 2)}
+    run.vae_facts = {
+        **run.vae_facts,
+        "scaling_factor": vae.config.scaling_factor,
+        "psnr_db": round(float(noise_ratio), 2),
+    }
     run.vae_parts = {"final": {name: tensor.clone() for name, tensor in vae.state_dict().items()}}
     run.save()
     print(f"VAE done: {run.vae_facts}", flush=True)
@@ -171,14 +179,18 @@ def train_diffusion(run: Run, vae: AutoencoderKL, tokenizer_folder: Path) -> Sta
     parameters = {f"unet.{name}": tensor for name, tensor in unet.named_parameters()}
     parameters |= {f"text_encoder.{name}": tensor for name, tensor in text_encoder.named_parameters()}
     budget = Budget(60 * args.diffusion_minutes if args.diffusion_minutes else None, args.diffusion_steps)
-    trainer = Trainer(parameters, _DIFFUSION_RATE, budget)
+    trainer = Trainer(parameters, _DIFFUSION_RATE, budget, captured=run.device.type == "cuda")
     if run.diffusion_parts:
         trainer.restore(run.diffusion_facts, run.diffusion_parts)
     scheduler = new_scheduler()
     began = time.monotonic()
     album = make_album(vae, tokenizer, args.drawings, args.seed) if not trainer.done else Album(*[torch.empty(0)] * 2)
     print(f"album of {len(album.latents)} drawings in {time.monotonic() - began:.1f} s", flush=True)
-    predict = torch.compile(unet) if args.compile else unet
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(run.device)
+
+    def loss(*batch: torch.Tensor) -> torch.Tensor:
+        with run.autocast():
+            return diffusion_loss(unet, text_encoder, scheduler, *batch)
 
     def averaged() -> StableDiffusionPipeline:
         stand_in, text_stand_in = new_unet().to(run.device).eval(), new_text_encoder(tokenizer).to(run.device).eval()
@@ -190,10 +202,8 @@ def train_diffusion(run: Run, vae: AutoencoderKL, tokenizer_folder: Path) -> Sta
     total, saved = torch.zeros((), device=run.device), time.monotonic()
     for step in run.ticks("diffusion", trainer):
         latents, tokens = album.batch(args.seed, 2**21 + step, args.batch)
-        with run.autocast():
-            loss = diffusion_loss(predict, text_encoder, scheduler, latents, tokens, run.random(1, step))
-        trainer.update(loss)
-        total += loss.detach()
+        noise, timesteps = diffusion_draws(latents, run.random(1, step), scheduler.config.num_train_timesteps)
+        total += trainer.update(loss, latents, tokens, noise, timesteps)
         if trainer.steps % _LOG_EVERY == 0:
             run.log("diffusion", trainer, total)
             total.zero_()
@@ -202,8 +212,11 @@ def train_diffusion(run: Run, vae: AutoencoderKL, tokenizer_folder: Path) -> Sta
             run.save()
             asked = questions(args.glance)
             marks = mark(asked, draw(averaged(), [q.prompt for q in asked], [q.seed for q in asked]))
-            print(f"step {trainer.steps}: shape {marks.shape}, colour {marks.colour}, background {marks.background}, "
-                  f"all {marks.all} of {marks.of}", flush=True)
+            print(
+                f"step {trainer.steps}: shape {marks.shape}, colour {marks.colour}, background {marks.background}, "
+                f"all {marks.all} of {marks.of}",
+                flush=True,
+            )
             saved = time.monotonic()
             trainer.resume_clock()
     run.diffusion_facts, run.diffusion_parts = trainer.state()
@@ -230,7 +243,9 @@ def finish(run: Run, pipeline: StableDiffusionPipeline, out: Path) -> None:
             out.parent.mkdir(parents=True, exist_ok=True)
             with tarfile.open(out, "w") as archive:
                 archive.add(folder, arcname="shapes")
-    print(f"wrote {out}: {figures['held_out']['all']} of {figures['held_out']['of']} held-out prompts right", flush=True)
+    print(
+        f"wrote {out}: {figures['held_out']['all']} of {figures['held_out']['of']} held-out prompts right", flush=True
+    )
 
 
 def _device_name(device: torch.device) -> str:
@@ -248,7 +263,9 @@ def arguments() -> argparse.ArgumentParser:
     vae, diffusion = parser.add_mutually_exclusive_group(), parser.add_mutually_exclusive_group()
     vae.add_argument("--vae-minutes", type=float, help="training time of the VAE over all runs")
     vae.add_argument("--vae-steps", type=int, help="the same in steps")
-    diffusion.add_argument("--diffusion-minutes", type=float, help="training time of UNet and text encoder over all runs")
+    diffusion.add_argument(
+        "--diffusion-minutes", type=float, help="training time of UNet and text encoder over all runs"
+    )
     diffusion.add_argument("--diffusion-steps", type=int, help="the same in steps")
     add("--vae-batch", type=int, default=64, help="pictures per VAE step (default: %(default)s)")
     add("--batch", type=int, default=512, help="latents per diffusion step (default: %(default)s)")
@@ -256,7 +273,6 @@ def arguments() -> argparse.ArgumentParser:
     add("--examined", type=int, default=100, help="prompts in the final examination (default: %(default)s)")
     add("--glance", type=int, default=48, help="prompts examined at each save (default: %(default)s)")
     add("--save-seconds", type=float, default=60.0, help="seconds between saves (default: %(default)s)")
-    add("--compile", action="store_true", help="torch.compile the UNet: a minute of compilation, then faster steps")
     return parser
 
 

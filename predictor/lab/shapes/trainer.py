@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -12,6 +13,9 @@ from predictor.lab.shapes.checkpoint import Tensors
 _WARM_UP: Final = 0.03
 _FINAL_RATE: Final = 0.02
 _LONGEST_AVERAGE: Final = 0.999
+
+Loss = Callable[..., torch.Tensor]
+Graph = tuple[torch.cuda.CUDAGraph, list[torch.Tensor], torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +48,9 @@ class Trainer:
     with the number of steps, up to about a thousand).
     """
 
-    def __init__(self, parameters: dict[str, torch.nn.Parameter], rate: float, budget: Budget) -> None:
+    def __init__(
+        self, parameters: dict[str, torch.nn.Parameter], rate: float, budget: Budget, captured: bool = False
+    ) -> None:
         self.parameters = parameters
         self.rate = rate
         self.budget = budget
@@ -52,8 +58,16 @@ class Trainer:
         self.seconds = 0.0
         self.average: Tensors = {name: tensor.detach().clone() for name, tensor in parameters.items()}
         self._tensors = list(parameters.values())
-        fused = self._tensors[0].is_cuda
-        self._optimizer = torch.optim.AdamW(self._tensors, lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=fused)
+        self._captured = captured
+        self._graph: Graph | None = None
+        self._optimizer = torch.optim.AdamW(
+            self._tensors,
+            lr=torch.tensor(rate, device="cuda") if captured else rate,
+            betas=(0.9, 0.99),
+            weight_decay=0.01,
+            fused=self._tensors[0].is_cuda,
+            capturable=captured,
+        )
         self._resumed_at = time.monotonic()
 
     @property
@@ -64,18 +78,19 @@ class Trainer:
         """Start counting from now: what happened since the last update was not training."""
         self._resumed_at = time.monotonic()
 
-    def update(self, loss: torch.Tensor) -> None:
-        """One optimiser step. A gradient that is not finite counts as zero, without waiting for the device to say so."""
+    def update(self, compute: Loss, *inputs: torch.Tensor) -> torch.Tensor:
+        """One optimiser step on `compute(*inputs)`; returns the loss, detached, valid until the next step.
+
+        With `captured`, the whole step is recorded once as a CUDA graph: a network this small otherwise waits for the
+        CPU to launch its kernels. Then every call needs inputs of the same shapes.
+        """
         factor = rate_factor(self.budget.share(self.seconds, self.steps))
         for group in self._optimizer.param_groups:
-            group["lr"] = self.rate * factor
-        loss.backward()
-        for tensor in self._tensors:
-            if tensor.grad is not None:
-                tensor.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-        torch.nn.utils.clip_grad_norm_(self._tensors, 1.0)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(self.rate * factor)
+            else:
+                group["lr"] = self.rate * factor
+        loss = self._replay(compute, inputs) if self._captured else self._step(compute, inputs)
         self.steps += 1
         keep = min(_LONGEST_AVERAGE, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
@@ -83,6 +98,49 @@ class Trainer:
         now = time.monotonic()
         self.seconds += now - self._resumed_at
         self._resumed_at = now
+        return loss
+
+    def _step(self, compute: Loss, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """A gradient that is not finite counts as zero, without waiting for the device to say so."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = compute(*inputs)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for tensor in self._tensors:
+            if tensor.grad is not None:
+                tensor.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+        torch.nn.utils.clip_grad_norm_(self._tensors, 1.0)
+        self._optimizer.step()
+        return loss.detach()
+
+    def _replay(self, compute: Loss, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        if self._graph is None:
+            try:
+                self._graph = self._capture(compute, inputs)
+            except RuntimeError as error:
+                print("not captured:", error, flush=True)
+                self._captured = False
+                torch.cuda.synchronize()
+                return self._step(compute, inputs)
+        graph, held, loss = self._graph
+        for mine, given in zip(held, inputs, strict=True):
+            mine.copy_(given)
+        graph.replay()
+        return loss
+
+    def _capture(self, compute: Loss, inputs: Sequence[torch.Tensor]) -> Graph:
+        held = [tensor.clone() for tensor in inputs]
+        # Libraries choose and set up on their first runs, which must not be captured.
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self._step(compute, held)
+        torch.cuda.current_stream().wait_stream(side)
+        self._optimizer.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            loss = self._step(compute, held)
+        return graph, held, loss
 
     def state(self) -> tuple[dict[str, float], dict[str, Tensors]]:
         """Counters and tensors for a checkpoint; Adam's moments are kept in bfloat16, which halves their file."""

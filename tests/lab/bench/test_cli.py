@@ -67,3 +67,17 @@ def test_wrong_arguments_are_refused_by_name(
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--model", str(tmp_path), "--device", "cpu", "--name", "x", "--commit", "abc"]) == 2
     assert "model_index.json" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_says_why_and_keeps_what_it_had(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "tiny-sd15"
+    broken.mkdir()
+    (broken / "model_index.json").write_text("{}")
+    work = ["--model", str(broken), "--device", "cpu", "--steps", "1", "--size", "128", "--sides", "plain"]
+    assert main(["run", *work, "--only", "single", "--name", "run", "--out", str(tmp_path), "--commit", "abc"]) == 1
+    message = capsys.readouterr().err
+    assert "stopped early: plain: first request: RemoteDisconnected" in message
+    assert "_class_name" in message
+    assert json.loads((tmp_path / "run.json").read_text())["raw"]["latency"] == []
