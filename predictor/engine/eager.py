@@ -4,10 +4,10 @@ Small batches on a GPU wait for the CPU to launch some thousand kernels a step; 
 as a CUDA graph and replayed.
 """
 
-import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,29 @@ from predictor.engine.samplers import Column
 GRAPH_ROWS = (1, 2, 4)
 DECODE_ROWS = 4  # images decoded at once: the decoder's activations are the largest of all
 COLUMNS = len(Column)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _device_full(call: Callable[P, R]) -> Callable[P, R]:
+    """Turn torch's out-of-memory errors of a method into `DeviceFull`."""
+
+    @functools.wraps(call)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return call(*args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            reason = str(error).splitlines()[0]
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):  # the CPU allocator has no exception of its own
+                raise
+            reason = str(error).splitlines()[0]
+        # Only here are the frames of the failed call gone, and with them the tensors that they held.
+        torch.cuda.empty_cache()
+        raise DeviceFull(reason)
+
+    return guarded
 
 
 @dataclass(slots=True, eq=False)
@@ -72,62 +95,61 @@ class EagerRuntime:
         self._decode_bytes = 10 * vae.config.block_out_channels[0] * vae_width
         self._step_bytes = 2 * 40 * unet.config.block_out_channels[0] * width // self.scale**2
 
+    @_device_full
     @torch.inference_mode()
     def encode(self, prompts: list[Tokens | None]) -> list[Embedding]:
         """Hidden states [tokens, width] per prompt and, for SDXL, its pooled text; zeros where there is no prompt."""
-        with _device_full():
-            hidden, pooled = [], None
-            for number, encoder in enumerate(self.text_encoders):
-                length = encoder.config.max_position_embeddings
-                ids = np.stack([np.zeros(length, np.int64) if p is None else p[number] for p in prompts])
-                on_device = torch.from_numpy(ids).to(self.device)
-                if self.wants_time_ids:
-                    # SDXL reads the layer before the last, and the pooled text of its second encoder.
-                    out = encoder(on_device, output_hidden_states=True)
-                    hidden.append(out.hidden_states[-2])
-                    pooled = getattr(out, "text_embeds", None)
-                else:
-                    hidden.append(encoder(on_device)[0])
-            joined = torch.cat(hidden, dim=-1)
-            for row, prompt in enumerate(prompts):
-                if prompt is None:
-                    joined[row].zero_()
-                    if pooled is not None:
-                        pooled[row].zero_()
-            return [
-                Embedding(_Embedding(joined[row], None if pooled is None else pooled[row]))
-                for row in range(len(prompts))
-            ]
+        hidden, pooled = [], None
+        for number, encoder in enumerate(self.text_encoders):
+            length = encoder.config.max_position_embeddings
+            ids = np.stack([np.zeros(length, np.int64) if p is None else p[number] for p in prompts])
+            on_device = torch.from_numpy(ids).to(self.device)
+            if self.wants_time_ids:
+                # SDXL reads the layer before the last, and the pooled text of its second encoder.
+                out = encoder(on_device, output_hidden_states=True)
+                hidden.append(out.hidden_states[-2])
+                pooled = getattr(out, "text_embeds", None)
+            else:
+                hidden.append(encoder(on_device)[0])
+        joined = torch.cat(hidden, dim=-1)
+        for row, prompt in enumerate(prompts):
+            if prompt is None:
+                joined[row].zero_()
+                if pooled is not None:
+                    pooled[row].zero_()
+        return [
+            Embedding(_Embedding(joined[row], None if pooled is None else pooled[row])) for row in range(len(prompts))
+        ]
 
+    @_device_full
     @torch.inference_mode()
     def step(self, rows: list[StepRow]) -> list[State]:
         """One UNet call for all rows, twice as wide if any is guided; small batches replay a captured graph."""
-        with _device_full():
-            guided = any(row.guidance_scale != 1.0 for row in rows)
-            size = next(rung for rung in (*GRAPH_ROWS, len(rows)) if rung >= len(rows))
-            if self.cuda_graphs and size <= GRAPH_ROWS[-1]:
-                latents, denoised = self._replay(self._batch([*rows, *[rows[-1]] * (size - len(rows))], guided), guided)
-            else:
-                latents, denoised = self._step(self._batch(rows, guided), guided)
-            self._wait()
-            return [State(_State(latents[row], denoised[row])) for row in range(len(rows))]
+        guided = any(row.guidance_scale != 1.0 for row in rows)
+        size = next(rung for rung in (*GRAPH_ROWS, len(rows)) if rung >= len(rows))
+        if self.cuda_graphs and size <= GRAPH_ROWS[-1]:
+            latents, denoised = self._replay(self._batch([*rows, *[rows[-1]] * (size - len(rows))], guided), guided)
+        else:
+            latents, denoised = self._step(self._batch(rows, guided), guided)
+        self._wait()
+        return [State(_State(latents[row], denoised[row])) for row in range(len(rows))]
 
     def denoised(self, state: State) -> Floats:
         """The last estimate of the finished latents, float32 [channels, height/8, width/8]."""
         return _own(state).denoised.cpu().numpy()
 
+    @_device_full
     @torch.inference_mode()
     def decode(self, states: list[State]) -> list[Pixels]:
         """Latents → uint8 [height, width, 3], a few images at a time."""
         pictures: list[Pixels] = []
         config = self.vae.config
-        with _device_full():
-            for first in range(0, len(states), DECODE_ROWS):
-                latents = torch.stack([_own(state).latents for state in states[first : first + DECODE_ROWS]])
-                latents = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
-                image = self.vae.decode(self._image(latents, self.vae), return_dict=False)[0].float()
-                levels = (image / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-                pictures += list(levels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+        for first in range(0, len(states), DECODE_ROWS):
+            latents = torch.stack([_own(state).latents for state in states[first : first + DECODE_ROWS]])
+            latents = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+            image = self.vae.decode(self._image(latents, self.vae), return_dict=False)[0].float()
+            levels = (image / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+            pictures += list(levels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
         return pictures
 
     def capacity(self, height: int, width: int) -> int:
@@ -241,20 +263,6 @@ class EagerRuntime:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.current_stream().synchronize()
-
-
-@contextlib.contextmanager
-def _device_full() -> Iterator[None]:
-    """Turn torch's out-of-memory errors into `DeviceFull`, with the cache handed back for the next attempt."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        raise DeviceFull(str(error).splitlines()[0]) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error):  # the CPU allocator has no exception of its own
-            raise DeviceFull(str(error).splitlines()[0]) from error
-        raise
 
 
 def _own(state: State) -> _State:

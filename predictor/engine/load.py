@@ -89,6 +89,12 @@ def not_steppable(folder: ModelFolder) -> str | None:
     return None
 
 
+def default_sampler(scheduler: dict[str, Any]) -> str:
+    """The sampler that stands for the folder's own scheduler."""
+    sampler = SAMPLER_OF_SCHEDULER.get(str(scheduler.get("_class_name")), OTHER_SAMPLER)
+    return "dpmpp_2m_karras" if sampler == "dpmpp_2m" and scheduler.get("use_karras_sigmas") else sampler
+
+
 def _denoiser(
     folder: ModelFolder, settings: EngineSettings, cuda: bool, half: bool, mark: MarkPhase
 ) -> tuple[Denoiser, Capabilities]:
@@ -102,6 +108,7 @@ def _denoiser(
     mark("torch", "interpreter", None)
     from predictor.engine import modules
     from predictor.engine.eager import EagerRuntime
+    from predictor.engine.groupnorm import use_channels_last_group_norm
 
     device = _device(torch, settings, cuda)
     dtype = torch.float16 if half else torch.float32
@@ -128,12 +135,14 @@ def _denoiser(
         settings.cuda_graphs,
     )
     if cuda:
+        use_channels_last_group_norm(unet)
+        use_channels_last_group_norm(vae)
         torch.cuda.synchronize()
     mark("weights_on_device", "modules_built", None)
 
     capabilities = _capabilities(folder, settings, "eager", device.type, str(dtype).removeprefix("torch."))
     native = runtime.unet.config.sample_size * runtime.scale
-    sampler = SAMPLER_OF_SCHEDULER.get(str(folder.config("scheduler").get("_class_name")), OTHER_SAMPLER)
+    sampler = default_sampler(folder.config("scheduler"))
     denoiser = Denoiser(
         runtime,
         tokenizers,
