@@ -101,16 +101,11 @@ class EagerRuntime:
         """Hidden states [tokens, width] per prompt and, for SDXL, its pooled text; zeros where there is no prompt."""
         hidden, pooled = [], None
         for number, encoder in enumerate(self.text_encoders):
-            length = encoder.config.max_position_embeddings
-            ids = np.stack([np.zeros(length, np.int64) if p is None else p[number] for p in prompts])
-            on_device = torch.from_numpy(ids).to(self.device)
-            if self.wants_time_ids:
-                # SDXL reads the layer before the last, and the pooled text of its second encoder.
-                out = encoder(on_device, output_hidden_states=True)
-                hidden.append(out.hidden_states[-2])
-                pooled = getattr(out, "text_embeds", None)
-            else:
-                hidden.append(encoder(on_device)[0])
+            ids = np.stack([np.zeros(encoder.length, np.int64) if p is None else p[number] for p in prompts])
+            last, before, projected = encoder(torch.from_numpy(ids).to(self.device))
+            # SDXL reads the layer before the last, and the pooled text of its second encoder.
+            hidden.append(before if self.wants_time_ids else last)
+            pooled = projected if projected is not None else pooled
         joined = torch.cat(hidden, dim=-1)
         for row, prompt in enumerate(prompts):
             if prompt is None:
