@@ -66,7 +66,11 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule, epsilon prediction."""
+    """Stable Diffusion's noise schedule, epsilon prediction.
+
+    Sampling starts at the last training timestep (Lin et al., arXiv 2305.08891, section 3.3): starting below it, as
+    Stable Diffusion does, takes pure noise for a picture of mean brightness, and backgrounds come out grey.
+    """
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -76,6 +80,7 @@ def new_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
+        timestep_spacing="trailing",
     )
 
 
