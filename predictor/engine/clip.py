@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import gelu, scaled_dot_product_attention
 
 LEGACY_END = 2  # the end token in configurations that were written before transformers looked at it
 
@@ -28,7 +28,7 @@ class Attention(nn.Module):
         q, k, v = (
             proj(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -44,7 +44,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[n, tokens, width] → the same."""
         x = self.fc1(x)
-        out: Tensor = self.fc2(x * torch.sigmoid(1.702 * x) if self.quick else F.gelu(x))
+        out: Tensor = self.fc2(x * torch.sigmoid(1.702 * x) if self.quick else gelu(x))
         return out
 
 
@@ -65,6 +65,35 @@ class Layer(nn.Module):
         return out
 
 
+class Embeddings(nn.Module):
+    """A vector per token, and one per place."""
+
+    def __init__(self, tokens: int, places: int, width: int) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(tokens, width)
+        self.position_embedding = nn.Embedding(places, width)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[n, tokens] → [n, tokens, width]."""
+        out: Tensor = self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
+        return out
+
+
+class Encoder(nn.Module):
+    """The blocks in order."""
+
+    def __init__(self, layers: list[Layer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[n, tokens, width] → after the last block, and before it."""
+        before = x
+        for layer in self.layers:
+            before, x = x, layer(x)
+        return x, before
+
+
 class TextEncoder(nn.Module):
     """CLIPTextModel or, with `projection`, CLIPTextModelWithProjection, from its config.json.
 
@@ -79,15 +108,8 @@ class TextEncoder(nn.Module):
         width = config["hidden_size"]
         self.length = config.get("max_position_embeddings", 77)
         self.end = config.get("eos_token_id", LEGACY_END)
-        self.embeddings = nn.ModuleDict(
-            {
-                "token_embedding": nn.Embedding(config["vocab_size"], width),
-                "position_embedding": nn.Embedding(self.length, width),
-            }
-        )
-        self.encoder = nn.ModuleDict(
-            {"layers": nn.ModuleList(Layer(config) for _ in range(config["num_hidden_layers"]))}
-        )
+        self.embeddings = Embeddings(config["vocab_size"], self.length, width)
+        self.encoder = Encoder([Layer(config) for _ in range(config["num_hidden_layers"])])
         self.final_layer_norm = nn.LayerNorm(width, config.get("layer_norm_eps", 1e-5))
         self.text_projection = nn.Linear(width, config["projection_dim"], bias=False) if projection else None
 
@@ -96,10 +118,7 @@ class TextEncoder(nn.Module):
 
         [n, tokens, width] twice, and [n, projection width] or None.
         """
-        x = self.embeddings["token_embedding"](ids) + self.embeddings["position_embedding"].weight[: ids.shape[1]]
-        before = x
-        for layer in self.encoder["layers"]:  # type: ignore[union-attr]
-            before, x = x, layer(x)
+        x, before = self.encoder(self.embeddings(ids))
         last = self.final_layer_norm(x)
         if self.text_projection is None:
             return last, before, None

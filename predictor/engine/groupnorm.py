@@ -32,7 +32,7 @@ class ChannelsLastGroupNorm(nn.GroupNorm):
 
 
 def use_channels_last_group_norm(module: nn.Module) -> None:
-    """Let every nn.GroupNorm inside `module` compute as `ChannelsLastGroupNorm` does; parameters stay where they are."""
+    """Let every nn.GroupNorm inside `module` compute as `ChannelsLastGroupNorm` does, on its own parameters."""
     for child in module.modules():
         if type(child) is nn.GroupNorm and child.affine:
             child.__class__ = ChannelsLastGroupNorm

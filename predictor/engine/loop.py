@@ -42,7 +42,7 @@ class Link:
 
     def send(self, message: FromEngine, buffers: Sequence[Pixels] = ()) -> None:
         """One message and the buffers it announces."""
-        self.socket.send_multipart([encode(message), *buffers], copy=False)
+        self.socket.send_multipart([encode(message), *(picture.data for picture in buffers)], copy=False)
 
     def receive(self, wait: bool) -> list[FromServer]:
         """All messages that are here; with `wait`, at least one."""

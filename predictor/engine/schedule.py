@@ -63,7 +63,7 @@ class Schedule:
             for queue in queues.values():
                 mine = [row for row in queue if row.request == request]
                 for row in mine:
-                    queue.remove(row)  # type: ignore[attr-defined]
+                    queue.remove(row)
                 dropped += mine
         return dropped
 
