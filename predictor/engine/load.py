@@ -13,7 +13,7 @@ from predictor.core.messages import Generate
 from predictor.core.problems import Problem
 from predictor.core.request import PARAMETERS, Capabilities
 from predictor.engine.denoiser import Denoiser, Event
-from predictor.engine.folder import FolderError, ModelFolder
+from predictor.engine.folder import UNUSED, FolderError, ModelFolder
 from predictor.engine.preview import LatentRGB
 from predictor.engine.samplers import SAMPLERS, NoiseSchedule
 from predictor.engine.tokens import Tokenizer
@@ -187,8 +187,10 @@ def _any_pipeline(
     mark("torch", "interpreter", None)
     device = _device(torch, settings, cuda)
     dtype = torch.float16 if half else torch.float32
+    # What the folder leaves out must be said again, and the safety checker is not for us to run.
+    absent = {name: None for name in folder.index if name in UNUSED or folder.index[name] == [None, None]}
     pipe = DiffusionPipeline.from_pretrained(
-        folder.path, dtype=dtype, use_safetensors=True, local_files_only=True, safety_checker=None
+        folder.path, dtype=dtype, use_safetensors=True, local_files_only=True, **absent
     ).to(device)
     pipe.set_progress_bar_config(disable=True)
     mark("weights_on_device", "torch", None)

@@ -4,7 +4,6 @@ import argparse
 import ctypes
 import logging
 import signal
-import traceback
 from collections.abc import Sequence
 
 import msgspec
@@ -24,9 +23,13 @@ from predictor.core.messages import (
 )
 from predictor.core.problems import Cancelled
 from predictor.core.timeline import START, Mark
+from predictor.engine.folder import FolderError
 from predictor.engine.load import Worker, load
 from predictor.engine.runtime import Pixels
+from predictor.engine.weights import WeightError
 from predictor.settings import EngineSettings
+
+log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 CANNOT_START = 3  # exit status; the server does not try again
@@ -74,15 +77,21 @@ def main(argv: list[str]) -> int:
     mark("interpreter")
     try:
         worker, capabilities = load(settings, mark)
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        traceback.print_exc()
-        link.send(Failed(str(error)))
-        link.close()
-        return CANNOT_START
+    except (FolderError, WeightError) as error:
+        return _cannot_start(link, str(error))
+    except Exception as error:
+        log.exception("the model could not be loaded")
+        return _cannot_start(link, f"{settings.model}: {type(error).__name__}: {error}")
     link.send(Ready(capabilities))
     mark("ready", "interpreter")
     run(link, worker)
     return 0
+
+
+def _cannot_start(link: Link, reason: str) -> int:
+    link.send(Failed(reason))
+    link.close()
+    return CANNOT_START
 
 
 def run(link: Link, worker: Worker) -> None:

@@ -8,6 +8,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from predictor.core.messages import Ended, Finished, Generate
 from predictor.core.problems import Cancelled
@@ -152,6 +153,58 @@ def test_a_pipeline_of_another_kind_runs_one_request_at_a_time(tmp_path: Path) -
     assert apart(both[0], both[1]) > 2, "two images have two seeds"
     assert apart(pictures(events, "c")[0], both[0]) == 0, "the same seed gives the same picture"
     assert [m.problem.code for m, _ in events if isinstance(m, Ended)] == ["cancelled"]
+
+
+def test_stable_diffusion_3_runs_as_it_is(tmp_path: Path) -> None:
+    """Another architecture altogether: a transformer with flow matching, two of its three text encoders."""
+    parts = tmp_path / "parts"
+    write_snapshot(parts, "tiny-sdxl")
+    encoders = [
+        CLIPTextModelWithProjection.from_pretrained(parts / "text_encoder_2", dtype=torch.float32) for _ in range(2)
+    ]
+    width, pooled = encoders[0].config.hidden_size, encoders[0].config.projection_dim
+    torch.manual_seed(0)
+    pipe = diffusers.StableDiffusion3Pipeline(
+        transformer=diffusers.SD3Transformer2DModel(
+            sample_size=16,
+            patch_size=2,
+            in_channels=4,
+            num_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            joint_attention_dim=2 * width,
+            caption_projection_dim=32,
+            pooled_projection_dim=2 * pooled,
+            out_channels=4,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=diffusers.AutoencoderKL.from_pretrained(parts / "vae", dtype=torch.float32),
+        text_encoder=encoders[0],
+        text_encoder_2=encoders[1],
+        tokenizer=CLIPTokenizer.from_pretrained(parts / "tokenizer"),
+        tokenizer_2=CLIPTokenizer.from_pretrained(parts / "tokenizer_2"),
+        text_encoder_3=None,
+        tokenizer_3=None,
+    )
+    pipe.vae.register_to_config(shift_factor=0.0)
+    pipe.save_pretrained(tmp_path / "sd3")
+    worker, capabilities = load(EngineSettings(model=str(tmp_path / "sd3"), device="cpu", threads=2), no_mark)
+    assert (capabilities.architecture, capabilities.runtime) == ("StableDiffusion3Pipeline", "pipeline")
+    assert (capabilities.default_height, capabilities.default_width) == (128, 128)
+    first = alone(worker, sampler="own")
+    assert first.shape == (1, 128, 128, 3)
+    assert np.array_equal(alone(worker, sampler="own"), first)
+    assert apart(alone(worker, sampler="own", prompt="something else"), first) > 0
+
+
+def test_an_image_larger_than_the_memory_is_refused_by_the_limit(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = engines("tiny-sd15")
+    monkeypatch.setattr("predictor.engine.eager.free_memory", lambda _: 20 * 2**20)
+    worker, capabilities = load(EngineSettings(model=str(folder), device="cpu", threads=2), no_mark)
+    assert 64 * 64 <= capabilities.max_pixels < 4 * 128 * 128, "less than the settings alone would allow"
+    assert worker.runtime.capacity(4096, 4096) == 0  # type: ignore[attr-defined]
 
 
 def test_a_running_pipeline_is_cancelled_at_its_next_step(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The diffusion stage's training set on the device: latents of many drawings, and token ids of several captions each."""
+"""The diffusion stage's training set on the device: latents of many drawings, token ids of several captions each."""
 
 import dataclasses
 
@@ -16,14 +16,18 @@ _CHUNK = 256
 
 
 class CaptionEncoder:
-    """Caption → token ids, int16 [77], start and end included. Words are looked up once: millions of captions consist
-    of a hundred words, and CLIP's pre-tokenizer never looks across a space."""
+    """Caption → token ids, start and end included.
+
+    Words are looked up once: millions of captions consist of a hundred words, and CLIP's pre-tokenizer never looks
+    across a space.
+    """
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         self._tokenizer = tokenizer
         self._words: dict[str, list[int]] = {}
 
     def encode(self, caption: str) -> list[int]:
+        """77 ids, cut or padded with the end."""
         ids = [self._tokenizer.bos_token_id]
         for word in caption.split():
             if word not in self._words:

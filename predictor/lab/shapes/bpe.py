@@ -7,6 +7,7 @@ carries `</w>`, and ids run: 256 bytes, the same 256 with `</w>`, one per merge,
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -64,5 +65,5 @@ def write_tokenizer(words: list[str], folder: Path) -> None:
     _write_json(folder / "tokenizer_config.json", config)
 
 
-def _write_json(path: Path, content: dict[str, object]) -> None:
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What people might write about a drawing: many wordings, parts of the truth, nothing at all, and now and then a mistake.
+"""What people might write about a drawing: many wordings, parts of the truth, nothing at all, at times a mistake.
 
 Partial and empty captions teach the model what is left open, which is what guidance and negative prompts subtract. One
 caption in twenty describes another drawing, as captions in the wild do: a model that believes its captions only mostly
@@ -154,7 +154,7 @@ def caption(facts: Facts, say: random.Random, known: list[Wording]) -> str:
 
 def captions(drawings: Drawings, each: int, seed: int) -> list[str]:
     """`each` captions for every drawing, drawing by drawing, the same for the same seed."""
-    say = random.Random(seed)
+    say = random.Random(seed)  # noqa: S311
     known = wordings(held_out=False)
     facts = [drawings.facts(row) for row in range(len(drawings))]
     return [

@@ -1,8 +1,8 @@
 """What is in the picture? Shape, colour and background found from the pixels alone.
 
 Shares no code and no constants with the drawings: colours are told by hue and lightness, shapes by their contour (holes,
-convex hull, share of the bounding box, the radius around the centre). It says "unclear" where a picture is not one flat
-shape on one flat background.
+convex hull, share of the bounding box, the radius around the centre). It says "unclear" where a picture is not one
+flat shape on one flat background.
 """
 
 import colorsys
@@ -35,9 +35,12 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Contour:
-    """Measures of a filled shape: `hole` = share of the outline's area that is hole, `solidity` = area / convex hull,
-    `fill` = area / bounding box, `aspect` = width / height, `low` = vertical place of the centroid in the box (0 top,
-    1 bottom), `waves[k]` = k-th harmonic of the radius over the angle, relative to its mean."""
+    """Measures of a filled shape.
+
+    `hole` = share of the outline's area that is hole, `solidity` = area / convex hull, `fill` = area / bounding box,
+    `aspect` = width / height, `low` = vertical place of the centroid in the box (0 top, 1 bottom), `waves[k]` = k-th
+    harmonic of the radius over the angle, relative to its mean.
+    """
 
     hole: float
     solidity: float
@@ -81,7 +84,7 @@ def name_colour(rgb: npt.NDArray[np.float64]) -> str:
     if saturation < 0.18:
         return "white" if value > 0.82 else "grey"
     degrees = hue * 360
-    if degrees >= 305 and degrees < 345 or degrees >= 345 and saturation < 0.6:
+    if 305 <= degrees < 345 or (degrees >= 345 and saturation < 0.6):
         return "pink"
     limits = (
         (15, "red"),
@@ -136,7 +139,10 @@ def measure(mask: Mask) -> Contour:
     area = filled.sum()
     y, x = np.nonzero(filled)
     width, height = np.ptp(x) + 1, np.ptp(y) + 1
-    corners = np.concatenate([np.stack([x + dx, y + dy], axis=1) for dx in (0, 1) for dy in (0, 1)])
+    lines = np.flatnonzero(filled.any(1))
+    left = filled[lines].argmax(1)
+    right = filled.shape[1] - filled[lines, ::-1].argmax(1)
+    corners = np.concatenate([np.stack([side, lines + below], axis=1) for side in (left, right) for below in (0, 1)])
     return Contour(
         hole=float(1 - framed.sum() / area),
         solidity=float(area / hull_area(corners)),

@@ -5,7 +5,6 @@ only then are the files of the save before deleted. No file is larger than 16 Mi
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +25,7 @@ def save_checkpoint(folder: Path, facts: dict[str, Any], parts: dict[str, Tensor
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / names[part])
     draft = folder / f"{INDEX}.new"
     draft.write_text(json.dumps({"number": number, "files": names, "facts": facts}, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, folder / INDEX)
+    draft.replace(folder / INDEX)
     for stale in folder.glob("*.safetensors"):
         if stale.name not in names.values():
             stale.unlink()

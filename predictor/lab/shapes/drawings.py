@@ -1,7 +1,7 @@
 """The training pictures: one flat shape on one flat background, drawn from signed distances in batches of any size.
 
-A batch of drawings is a struct of arrays. It is sampled with numpy from `(seed, counter)`, so that a resumed run sees the
-same stream, and rendered with torch on whichever device trains.
+A batch of drawings is a struct of arrays. It is sampled with numpy from `(seed, counter)`, so that a resumed run sees
+the same stream, and rendered with torch on whichever device trains.
 
 Distance functions follow Inigo Quilez, "2D distance functions" (iquilezles.org/articles/distfunctions2d); y points up.
 """
@@ -58,8 +58,11 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Drawings:
-    """`n` drawings. Names are indices into the tables above (int64 [n]); the rest is float32: `radius` [n] and
-    `centre` [n, 2] in pixels from the middle, `ink` and `paper` [n, 3] in 0..255."""
+    """`n` drawings.
+
+    Names are indices into the tables above (int64 [n]); the rest is float32: `radius` [n] and `centre` [n, 2] in pixels
+    from the middle, y up, `ink` and `paper` [n, 3] in 0..255.
+    """
 
     shape: npt.NDArray[np.int64]
     colour: npt.NDArray[np.int64]
@@ -75,6 +78,7 @@ class Drawings:
         return len(self.shape)
 
     def facts(self, row: int) -> Facts:
+        """The names of one drawing."""
         return Facts(
             SHAPES[self.shape[row]],
             SHAPE_COLOURS[self.colour[row]],

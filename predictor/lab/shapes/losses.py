@@ -10,8 +10,11 @@ _FORGIVENESS = 0.12
 
 
 def autoencoder_loss(vae: AutoencoderKL, pictures: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    """L1 and squared error of pixels, L1 of their differences to the right and below (which keeps edges crisp), and a
-    small KL term. Latents get up to 12 % of noise, so that the decoder forgives what the UNet leaves behind."""
+    """L1 and squared error of pixels, L1 of their differences to the right and below, and a small KL term.
+
+    The differences keep edges crisp. Latents get up to 12 % of noise, so that the decoder forgives what the UNet leaves
+    behind.
+    """
     posterior = vae.encode(pictures).latent_dist
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
     device = mean.device
@@ -22,7 +25,8 @@ def autoencoder_loss(vae: AutoencoderKL, pictures: torch.Tensor, random: torch.G
     error = copies - pictures
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     kl = 0.5 * (mean**2 + torch.exp(logvar) - 1 - logvar).mean()
-    return error.abs().mean() + error.square().mean() + _EDGE_WEIGHT * edges + _KL_WEIGHT * kl
+    loss: torch.Tensor = error.abs().mean() + error.square().mean() + _EDGE_WEIGHT * edges + _KL_WEIGHT * kl
+    return loss
 
 
 def diffusion_draws(latents: torch.Tensor, random: torch.Generator, trained: int) -> tuple[torch.Tensor, torch.Tensor]:

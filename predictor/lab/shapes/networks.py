@@ -23,6 +23,7 @@ def new_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """CLIP's text encoder, three layers of width 96."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -40,6 +41,7 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def new_vae() -> AutoencoderKL:
+    """Stable Diffusion's VAE, narrower: float [n, 3, 128, 128] in -1..1 ↔ latents [n, 4, 16, 16]."""
     return AutoencoderKL(
         block_out_channels=(32, 32, 64, 64),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -52,6 +54,7 @@ def new_vae() -> AutoencoderKL:
 
 
 def new_unet() -> UNet2DConditionModel:
+    """Stable Diffusion's UNet with two levels of width 64 and 96."""
     # attention_head_dim is the number of heads: diffusers keeps the misnomer of the first Stable Diffusion configs.
     return UNet2DConditionModel(
         sample_size=LATENT_PIXELS,
@@ -87,6 +90,7 @@ def new_scheduler() -> DDIMScheduler:
 def new_pipeline(
     vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
 ) -> StableDiffusionPipeline:
+    """The parts as one pipeline, without a safety checker."""
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -101,10 +105,9 @@ def new_pipeline(
 
 @torch.no_grad()
 def centre_latents(vae: AutoencoderKL, means: torch.Tensor) -> None:
-    """Fold an affine map into the 1x1 convolutions around the latents, so that every channel has mean 0 and the same
-    spread, and set `scaling_factor` so that scaled latents have standard deviation 1.
+    """Give every latent channel mean 0 and the same spread, and set `scaling_factor` to bring that spread to 1.
 
-    `means`: posterior means of many drawings, float [n, 4, h, w]. Without this a sampler that starts from zero-mean
+    The affine map is folded into the 1x1 convolutions around the latents, so pictures stay the same. `means`: posterior means of many drawings, float [n, 4, h, w]. Without this a sampler that starts from zero-mean
     noise would first have to find the mean colour of all drawings.
     """
     offset, spread = means.mean((0, 2, 3)), means.std((0, 2, 3))

@@ -72,6 +72,7 @@ class Trainer:
 
     @property
     def done(self) -> bool:
+        """Whether the budget is spent."""
         return self.budget.share(self.seconds, self.steps) >= 1
 
     def resume_clock(self) -> None:
@@ -114,13 +115,7 @@ class Trainer:
 
     def _replay(self, compute: Loss, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         if self._graph is None:
-            try:
-                self._graph = self._capture(compute, inputs)
-            except RuntimeError as error:
-                print("not captured:", error, flush=True)
-                self._captured = False
-                torch.cuda.synchronize()
-                return self._step(compute, inputs)
+            self._graph = self._capture(compute, inputs)
         graph, held, loss = self._graph
         for mine, given in zip(held, inputs, strict=True):
             mine.copy_(given)
@@ -154,6 +149,7 @@ class Trainer:
         return facts, {"weights": weights, "average": self.average, "moments": moments}
 
     def restore(self, facts: dict[str, float], parts: dict[str, Tensors]) -> None:
+        """Go on from what `state` gave; the learning rate follows from the counters."""
         self.steps = int(facts["steps"])
         self.seconds = facts["seconds"]
         with torch.no_grad():
