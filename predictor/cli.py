@@ -58,7 +58,7 @@ def train_shapes(argv: list[str]) -> int:
 
 def check_shapes(argv: list[str]) -> int:
     """Count how many of the demo model's pictures show what their prompts say."""
-    from predictor.lab.shapes.check import main
+    from predictor.lab.shapes.examination import main
 
     return main(argv)
 

@@ -21,6 +21,10 @@ from predictor.core.request import Capabilities, GenerationRequest
 from predictor.core.timeline import Mark
 
 
+# Exit status of an engine that has sent `Failed`: to start it again would fail again.
+CANNOT_START = 3
+
+
 class Message(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
     """Any of the messages below."""
 

@@ -11,6 +11,7 @@ import zmq
 
 from predictor.clock import now, process_start
 from predictor.core.messages import (
+    CANNOT_START,
     Cancel,
     Failed,
     FromEngine,
@@ -32,7 +33,6 @@ from predictor.settings import EngineSettings
 log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-CANNOT_START = 3  # exit status; the server does not try again
 
 
 class Link:

@@ -23,7 +23,7 @@ from predictor.settings import ServerSettings
 
 LAST_WORDS = 0.1  # seconds in which what an engine sent before its death still arrives
 LATE = 2.0  # seconds that a deadline's own answer may take; an engine that hangs gives none
-PATIENCE = 2.0  # seconds for an engine to end when asked
+PATIENCE = 2.0  # seconds for an engine to end when asked, or for its last message to arrive
 log = structlog.get_logger("sdzero.server")
 
 
@@ -200,7 +200,9 @@ class EngineLink:
                 elif self._failure is not None:
                     loop.call_later(PATIENCE, engine.popen.kill)
                 else:
-                    await asyncio.wait({reader}, timeout=LAST_WORDS)
+                    # One that cannot start has said why, even if a busy machine brings it late.
+                    spoke = engine.popen.returncode == messages.CANNOT_START
+                    await asyncio.wait({reader}, timeout=PATIENCE if spoke else LAST_WORDS)
                 was_ready = self.capabilities is not None
                 self.capabilities, self.cold = None, True
                 self._metrics.ready.set(0)

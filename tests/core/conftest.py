@@ -1,3 +1,7 @@
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+
 import hypothesis
 import pytest
 
@@ -33,3 +37,10 @@ def capabilities() -> Capabilities:
         max_prompt_tokens=77,
         previews=True,
     )
+
+
+@pytest.fixture(scope="session")
+def kserve_process() -> Iterator[Executor]:
+    """Runs the functions of kserve_codec.py."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        yield pool

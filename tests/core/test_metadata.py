@@ -1,6 +1,6 @@
+from concurrent.futures import Executor
 from typing import Any
 
-import kserve
 import msgspec
 import pytest
 
@@ -8,6 +8,7 @@ from predictor.core.metadata import metadata
 from predictor.core.problems import InvalidField
 from predictor.core.request import PARAMETERS, Capabilities, resolve
 from predictor.core.tensors import OUTPUTS
+from tests.core import kserve_codec
 
 
 @pytest.fixture
@@ -85,8 +86,6 @@ def test_a_model_without_a_token_limit_states_none(capabilities: Capabilities) -
     assert "max_tokens" not in prompt["parameters"]
 
 
-def test_ksevers_own_type_reads_it(capabilities: Capabilities) -> None:
+def test_kserves_own_type_reads_it(capabilities: Capabilities, kserve_process: Executor) -> None:
     body = msgspec.json.encode(metadata("sd", capabilities))
-    read = kserve.protocol.rest.v2_datamodels.ModelMetadataResponse.model_validate_json(body)
-    assert read.name == "sd"
-    assert [item.name for item in read.inputs] == [*PARAMETERS]
+    assert kserve_process.submit(kserve_codec.metadata, body).result() == ("sd", [*PARAMETERS])

@@ -1,10 +1,9 @@
 """The codec against the serialisers of tritonclient and kserve, which share no code with it."""
 
 import json
+from concurrent.futures import Executor
 from typing import Any
 
-import kserve
-import kserve.protocol.infer_type
 import numpy as np
 import tritonclient.http
 from hypothesis import example, given
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from predictor.core import v2
 from predictor.core.request import PARAMETERS
 from predictor.core.tensors import Tensor
+from tests.core import kserve_codec
 
 PROMPTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 WISHES = st.fixed_dictionaries(
@@ -53,15 +53,10 @@ def test_what_tritons_client_sends(wishes: dict[str, Any], binary: list[str]) ->
 
 
 @given(wishes=WISHES, binary=st.lists(st.sampled_from([*PARAMETERS]), unique=True))
-def test_what_kserves_client_sends(wishes: dict[str, Any], binary: list[str]) -> None:
-    inputs = []
-    for name, value in wishes.items():
-        item = kserve.InferInput(name, [1], PARAMETERS[name].datatype)
-        item.set_data_from_numpy(array_of(name, value), binary_data=name in binary)
-        inputs.append(item)
-    output = kserve.protocol.infer_type.RequestedOutput("image", {"binary_data": True})
-    sent, header = kserve.InferRequest("sd", inputs, request_id="q", request_outputs=[output]).to_rest()
-    request = v2.decode_infer(sent if isinstance(sent, bytes) else json.dumps(sent).encode(), header)
+def test_what_kserves_client_sends(kserve_process: Executor, wishes: dict[str, Any], binary: list[str]) -> None:
+    arrays = {name: (PARAMETERS[name].datatype, array_of(name, value)) for name, value in wishes.items()}
+    sent, header = kserve_process.submit(kserve_codec.send, arrays, binary).result()
+    request = v2.decode_infer(sent, header)
     assert (request.id, request.model_name) == ("q", "sd")
     assert request.fields == expected(wishes)
     assert request.outputs == {"image": True}
@@ -78,7 +73,7 @@ ANSWER = [
 
 
 @given(st.sets(st.sampled_from([item.name for item in ANSWER])))
-def test_what_the_clients_receive(binary: set[str]) -> None:
+def test_what_the_clients_receive(kserve_process: Executor, binary: set[str]) -> None:
     answer = [item for item in ANSWER if item.name != "generated_image" or "generated_image" in binary]
     content, header = v2.encode_infer("sd", "q", answer, dict.fromkeys(binary, True), {"cold_start": True})
     assert (header is None) == (not binary)
@@ -86,10 +81,9 @@ def test_what_the_clients_receive(binary: set[str]) -> None:
     assert (head["model_name"], head["id"], head["parameters"]) == ("sd", "q", {"cold_start": True})
 
     triton = tritonclient.http.InferResult.from_response_body(content, header_length=header)
-    kserves = kserve.InferResponse.from_bytes(content, header) if header else kserve.InferResponse.from_rest(head)
-    theirs = {output.name: output for output in kserves.outputs}
+    kserves = kserve_process.submit(kserve_codec.receive, content, header).result()
     for item in answer:
-        for array in (triton.as_numpy(item.name), theirs[item.name].as_numpy()):
+        for array in (triton.as_numpy(item.name), kserves[item.name]):
             assert tuple(array.shape) == item.shape
             if item.datatype == "BYTES":
                 flat = [value if isinstance(value, bytes) else value.encode() for value in array.ravel().tolist()]

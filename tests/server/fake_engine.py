@@ -71,7 +71,7 @@ class FakeEngine:
         if reason := os.environ.get("FAKE_FAIL"):
             self.say(messages.Failed(reason))
             self.socket.close(linger=2000)
-            sys.exit(1)
+            sys.exit(messages.CANNOT_START)
         if code := os.environ.get("FAKE_EXIT"):
             os._exit(int(code))
         if gate := os.environ.get("FAKE_GATE"):

@@ -11,17 +11,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from predictor.lab.shapes.drawings import BACKGROUNDS, PLACES, SHAPE_COLOURS, SHAPES, SIZES
-from predictor.lab.shapes.examination import Pictures, Question
+from predictor.lab.shapes.examination import Pictures
 
 _SHEET_COLUMNS: Final = 10
 _SHEET_ROWS: Final = 5
+_PATHS: Final = "--checkpoint checkpoint --out predictor/models/shapes"
 
 _CARD: Final = Template("""\
 # shapes: the demo model
 
 A text-to-image latent diffusion model of 9 MB in diffusers format. It draws one flat shape on one flat background,
-128x128 pixels, and takes about a second on a CPU. It exists so that the quick start, the tests and a CPU cluster run the
-real code path, and so that a test can say what must be in the picture.
+128x128 pixels, and takes about a second on a CPU. It exists so that the quick start, the tests and a CPU cluster run
+the real code path, and so that a test can say what must be in the picture.
 
 ![Held-out prompts, one picture each](contact_sheet.png)
 
@@ -42,18 +43,21 @@ image = pipeline("a small red circle on a blue background", num_inference_steps=
 | sizes | $sizes |
 | places | $places |
 
-Synonyms such as "disc", "crimson", "tiny" or "backdrop" work; `predictor/lab/shapes/captions.py` lists all of them. What
-a prompt leaves open is left to chance.
+Synonyms such as "disc", "crimson", "tiny" or "backdrop" work; `predictor/lab/shapes/captions.py` lists all of them.
+What a prompt leaves open is left to chance.
 
 ## How it was made
 
 Trained from nothing on drawings and captions that `predictor/lab/shapes` makes itself; no other data, no other model.
 One combination of shape, colour and background in ten was never drawn, one wording in eight never used: the figures
-below are about those. One caption in twenty describes another drawing on purpose, 12 % are empty and 30 % leave something
-open, so that guidance and negative prompts have something to work with.
+below are about those. (Where a prompt does not name the size, a wording can read like a used one.) One caption in
+twenty describes another drawing on purpose, 12 % are empty and 30 % leave something open, so that guidance and negative
+prompts have something to work with.
+
+$runs, then examined and exported:
 
 ```
-sdzero train-shapes --device cuda --checkpoint checkpoint --out predictor/models/shapes
+$recipes
 ```
 
 | stage | steps | training time |
@@ -95,14 +99,16 @@ Apache-2.0, like the rest of this repository.
 
 def write_card(
     folder: Path,
+    recipes: Sequence[str],
     facts: dict[str, Any],
     figures: dict[str, Any],
     losses: Sequence[dict[str, Any]],
-    asked: Sequence[Question],
     pictures: Pictures,
 ) -> None:
-    """Write `README.md`, `loss.png` and `contact_sheet.png` into the model's folder."""
-    del asked
+    """Write `README.md`, `loss.png` and `contact_sheet.png` into the model's folder.
+
+    `recipes`: the options of each run that shared the checkpoint, as one would type them.
+    """
     contact_sheet(pictures).save(folder / "contact_sheet.png", optimize=True)
     loss_curve(losses).savefig(folder / "loss.png", dpi=80, pil_kwargs={"optimize": True})
     held_out = figures["held_out"]
@@ -112,6 +118,8 @@ def write_card(
         backgrounds=", ".join(BACKGROUNDS),
         sizes=", ".join(SIZES),
         places=", ".join(PLACES),
+        runs="One run" if len(recipes) == 1 else f"{len(recipes)} runs that shared a checkpoint",
+        recipes="\n".join(f"sdzero train-shapes {recipe} {_PATHS}" for recipe in recipes),
         psnr=facts["vae"].get("psnr_db"),
         vae_steps=facts["vae"]["steps"],
         vae_minutes=round(facts["vae"]["seconds"] / 60, 1),

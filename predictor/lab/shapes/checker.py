@@ -1,8 +1,8 @@
 """What is in the picture? Shape, colour and background found from the pixels alone.
 
-Shares no code and no constants with the drawings: colours are told by hue and lightness, shapes by their contour (holes,
-convex hull, share of the bounding box, the radius around the centre). It says "unclear" where a picture is not one
-flat shape on one flat background.
+Shares no code and no constants with the drawings: colours are told by hue and lightness, shapes by their contour
+(holes, convex hull, share of the bounding box, the radius around the centre). It says "unclear" where a picture is not
+one flat shape on one flat background.
 """
 
 import colorsys

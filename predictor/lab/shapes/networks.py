@@ -107,8 +107,9 @@ def new_pipeline(
 def centre_latents(vae: AutoencoderKL, means: torch.Tensor) -> None:
     """Give every latent channel mean 0 and the same spread, and set `scaling_factor` to bring that spread to 1.
 
-    The affine map is folded into the 1x1 convolutions around the latents, so pictures stay the same. `means`: posterior means of many drawings, float [n, 4, h, w]. Without this a sampler that starts from zero-mean
-    noise would first have to find the mean colour of all drawings.
+    The affine map is folded into the 1x1 convolutions around the latents, so pictures stay the same. `means`: posterior
+    means of many drawings, float [n, 4, h, w]. Without this a sampler that starts from zero-mean noise would first have
+    to find the mean colour of all drawings.
     """
     offset, spread = means.mean((0, 2, 3)), means.std((0, 2, 3))
     common = spread.mean()

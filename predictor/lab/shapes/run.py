@@ -33,14 +33,14 @@ _RECIPE: Final = (
 def recipe(args: argparse.Namespace) -> str:
     """The options that shape the weights, as one would type them."""
     given = {name: getattr(args, name) for name in _RECIPE}
-    return " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in given.items() if value is not None)
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value is not None)
 
 
 class Run:
     """The state of one run.
 
-    `recipes` lists the options of all runs that shared the checkpoint, this one last. The facts and parts of a stage are
-    what `Trainer.state` gives; a finished VAE has the one part `final`.
+    `recipes` lists the options of all runs that shared the checkpoint, this one last. The facts and parts of a stage
+    are what `Trainer.state` gives; a finished VAE has the one part `final`.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:

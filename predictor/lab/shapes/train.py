@@ -1,4 +1,4 @@
-"""`sdzero train-shapes`: train the demo model from nothing, in one run or in several that share a checkpoint.
+"""`sdzero train-shapes`: Train the demo model from nothing, in one run or in several that share a checkpoint.
 
 Stage 1 trains the VAE on drawings rendered on the fly. Stage 2 fills an album with latents and captions, then trains
 UNet and text encoder together. Each stage has a budget over all runs, in minutes or in steps; --minutes limits one run,
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__.partition(": ")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        epilog="The defaults are made for one H100: 13 minutes of training, and two for the rest. A rehearsal on a CPU:\n"
+        epilog="The defaults are made for one H100: 13 minutes of training, two for the rest. A rehearsal on a CPU:\n"
         "  sdzero train-shapes --device cpu --vae-steps 20 --vae-batch 8 --diffusion-steps 20 --batch 32 \\\n"
         "    --drawings 256 --examined 4 --out out/shapes",
     )
