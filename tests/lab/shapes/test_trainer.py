@@ -122,9 +122,8 @@ def test_gradients_that_are_not_finite_do_not_poison_the_weights(poison: float) 
     trainer.update(lambda batch: model(batch).sum() * poison, torch.ones(8, 4))
     assert all(tensor.isfinite().all() for tensor in trainer.parameters.values())
     assert all(tensor.isfinite().all() for tensor in trainer.average.values())
-    before = float((model(torch.ones(8, 4)) - 4).square().mean())
-    advance(trainer, model, 20)
-    assert float((model(torch.ones(8, 4)) - 4).square().mean()) < before
+    losses = advance(trainer, model, 20)
+    assert losses[-1] < losses[0]
 
 
 def test_the_average_lags_behind_the_weights() -> None:
