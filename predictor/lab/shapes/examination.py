@@ -197,7 +197,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if not (args.model / "model_index.json").is_file():
         parser.error(f"--model: {args.model} holds no model_index.json")
-    pipeline = StableDiffusionPipeline.from_pretrained(args.model, torch_dtype=torch.float32).to(args.device)
+    pipeline = StableDiffusionPipeline.from_pretrained(args.model).to(args.device)
     if args.sampler:
         scheduler, changes = SAMPLERS[args.sampler]
         pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **changes)

@@ -13,7 +13,7 @@ from predictor.lab.shapes import checker
 from predictor.lab.shapes.checker import UNCLEAR, Picture, check
 from predictor.lab.shapes.drawings import Drawings, render, sample_drawings
 
-DRAWINGS = 600
+DRAWINGS = 400
 SEED = 610_223  # of no training, and of no tuning of the checker
 
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from predictor.lab.shapes import checkpoint
 from predictor.lab.shapes.checkpoint import INDEX, Tensors, load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
@@ -53,17 +53,17 @@ def test_a_save_that_breaks_off_leaves_the_one_before(
 ) -> None:
     """The disk is full after `written` whole files and a half one."""
     save_checkpoint(tmp_path, {"steps": 1}, parts(1))
-    whole, calls = checkpoint.save_file, []
+    calls: list[Path] = []
 
     def full_disk(tensors: Tensors, path: Path) -> None:
-        whole(tensors, path)
+        save_file(tensors, path)
         calls.append(path)
         if len(calls) > written:
             path.write_bytes(path.read_bytes()[:20])
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full_disk)
+        patch.setattr("predictor.lab.shapes.checkpoint.save_file", full_disk)
         with pytest.raises(OSError, match="No space left"):
             save_checkpoint(tmp_path, {"steps": 2}, parts(2))
     assert_holds(tmp_path, 1)

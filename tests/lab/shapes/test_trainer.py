@@ -29,7 +29,8 @@ def advance(trainer: Trainer, model: nn.Module, steps: int) -> list[float]:
         inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(trainer.steps))
 
         def loss(batch: torch.Tensor) -> torch.Tensor:
-            return (model(batch) - batch.sum(1, keepdim=True)).square().mean()
+            error: torch.Tensor = model(batch) - batch.sum(1, keepdim=True)
+            return error.square().mean()
 
         losses.append(float(trainer.update(loss, inputs)))
     return losses

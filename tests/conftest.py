@@ -1,0 +1,177 @@
+"""The real predictor, server and engine, with the demo model, as the processes that a pod runs."""
+
+import base64
+import io
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from predictor.settings import PREFIX
+
+ROOT = Path(__file__).parents[1]
+MODEL = ROOT / "predictor" / "models" / "shapes"
+NAME = "shapes"
+STARTING = 120.0  # seconds; five are usual, but the machine may be busy
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A running predictor as its clients and its operator see it."""
+
+    popen: subprocess.Popen[bytes]
+    http_port: int
+    grpc_port: int
+    output: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def model_url(self) -> str:
+        return f"{self.url}/v2/models/{NAME}"
+
+    def engine_pid(self) -> int:
+        """The server's only child."""
+        (child,) = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text().split()
+        return int(child)
+
+    def is_ready(self) -> bool:
+        """Whether readiness is true now; fails when the process has ended."""
+        assert self.popen.poll() is None, self.output.read_text()
+        try:
+            return httpx.get(f"{self.url}/v2/health/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def wait_until_ready(self) -> None:
+        """Poll readiness."""
+        wait_until(self.is_ready, STARTING)
+
+    def infer(self, prompt: str, timeout: float = 60.0, **parameters: object) -> httpx.Response:
+        """One v2 request in JSON."""
+        tensor = {"name": "prompt", "shape": [1], "datatype": "BYTES", "data": [prompt]}
+        body = {"inputs": [tensor], "parameters": parameters}
+        return httpx.post(f"{self.model_url}/infer", json=body, timeout=timeout)
+
+    def pictures(self, prompt: str, **parameters: object) -> list[np.ndarray]:
+        """The encoded pictures of one v2 request, decoded: uint8 [height, width, 3] each."""
+        reply = self.infer(prompt, **parameters)
+        assert reply.status_code == 200, reply.text
+        (image,) = [output for output in reply.json()["outputs"] if output["name"] == "image"]
+        return [pixels(text) for text in image["data"]]
+
+    def picture(self, prompt: str, **parameters: object) -> np.ndarray:
+        """The only picture of one v2 request."""
+        (picture,) = self.pictures(prompt, **parameters)
+        return picture
+
+    def metric(self, sample: str) -> float:
+        """One sample of `/metrics`, named with its labels as it stands there."""
+        for line in httpx.get(f"{self.url}/metrics").text.splitlines():
+            if line.startswith(f"{sample} "):
+                return float(line.rpartition(" ")[2])
+        raise AssertionError(f"no sample {sample}")
+
+    def shared_steps(self) -> float:
+        """How many denoising steps so far were shared by more than one picture."""
+        return self.metric("sdzero_batch_rows_count") - self.metric('sdzero_batch_rows_bucket{le="1.0"}')
+
+
+def pixels(base64_png: str) -> np.ndarray:
+    """Base64 of a PNG file → uint8 [height, width, 3]."""
+    with Image.open(io.BytesIO(base64.b64decode(base64_png))) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB"))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Poll until the condition holds; fail when time is up."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{condition} did not become true within {seconds} s"
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def clean_environment() -> dict[str, str]:
+    """This environment without settings; one thread per library, for idle ones of several processes would spin."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return environ | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def decoded() -> Callable[[str], np.ndarray]:
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., None]:
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    return MODEL
+
+
+@pytest.fixture(scope="session")
+def sdzero() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line to its end, from the root of the repository."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "predictor.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, env=clean_environment(), cwd=ROOT, timeout=180)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def start_predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Predictor]]:
+    """Starts predictors, with further flags as keywords; ends them after the last test."""
+    started: list[Predictor] = []
+
+    def begin(model: Path = MODEL, ready: bool = True, **flags: Any) -> Predictor:
+        # On the CPU with one thread a picture is the same to the bit each time.
+        fixed = {"model_name": NAME, "device": "cpu", "threads": 1}
+        flags = fixed | {"http_port": free_port(), "grpc_port": free_port()} | flags
+        command: list[str] = [sys.executable, "-m", "predictor.cli", "serve-predictor", "--model", str(model)]
+        for name, value in flags.items():
+            command += [f"--{name.replace('_', '-')}", str(value)]
+        output = tmp_path_factory.mktemp("predictor") / "output"
+        with output.open("wb") as sink:
+            popen = subprocess.Popen(
+                command, stdout=sink, stderr=subprocess.STDOUT, env=clean_environment(), cwd=ROOT
+            )
+        predictor = Predictor(popen, flags["http_port"], flags["grpc_port"], output)
+        started.append(predictor)
+        if ready:
+            predictor.wait_until_ready()
+        return predictor
+
+    yield begin
+    for predictor in started:
+        predictor.popen.kill()
+        predictor.popen.wait()
+
+
+@pytest.fixture(scope="session")
+def predictor(start_predictor: Callable[..., Predictor]) -> Predictor:
+    """One predictor for all tests; a test that hurts it leaves it ready."""
+    return start_predictor()
