@@ -156,9 +156,7 @@ def start_predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callab
             command += [f"--{name.replace('_', '-')}", str(value)]
         output = tmp_path_factory.mktemp("predictor") / "output"
         with output.open("wb") as sink:
-            popen = subprocess.Popen(
-                command, stdout=sink, stderr=subprocess.STDOUT, env=clean_environment(), cwd=ROOT
-            )
+            popen = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=clean_environment(), cwd=ROOT)
         predictor = Predictor(popen, flags["http_port"], flags["grpc_port"], output)
         started.append(predictor)
         if ready:

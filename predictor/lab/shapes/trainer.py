@@ -108,7 +108,7 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         for tensor in self._tensors:
             if tensor.grad is not None:
-                pass
+                tensor.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         torch.nn.utils.clip_grad_norm_(self._tensors, 1.0)
         self._optimizer.step()
         return loss.detach()
