@@ -54,7 +54,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     cuda_graphs: Annotated[
         bool, doc("replay captured graphs for small batches, which otherwise wait for the CPU; ignored on cpu")
     ] = True
-    threads: Annotated[int, doc("CPU threads of the model; 0 takes one per core", ge=0, le=1024)] = 0
+    threads: Annotated[
+        int, doc("CPU threads of the model; 0 takes one per core that the container may use", ge=0, le=1024)
+    ] = 0
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

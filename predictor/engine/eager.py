@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from predictor.engine.memory import free_memory
+from predictor.engine.resources import free_memory
 from predictor.engine.runtime import DeviceFull, Embedding, Floats, Pixels, State, StepRow, Tokens
 from predictor.engine.samplers import Column
 

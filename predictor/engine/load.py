@@ -113,10 +113,11 @@ def _denoiser(
     from predictor.engine import modules
     from predictor.engine.eager import EagerRuntime
     from predictor.engine.groupnorm import use_channels_last_group_norm
+    from predictor.engine.resources import cores
 
     device = _device(torch, settings, cuda)
     dtype = torch.float16 if half else torch.float32
-    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(settings.threads or cores())
     if cuda:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.zeros(1, device=device)

@@ -1,5 +1,7 @@
-"""How many bytes the device, or this process's share of the host, still has."""
+"""What this process may take of its machine: bytes of the device or the host, and cores."""
 
+import math
+import os
 from pathlib import Path
 
 import torch
@@ -13,6 +15,16 @@ def free_memory(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return min(_available(), _cgroup_room())
+
+
+def cores() -> int:
+    """Cores that this process may use: those it is bound to, or fewer where a container's limit says so (cgroup v2)."""
+    bound = len(os.sched_getaffinity(0))
+    try:
+        quota, period = (CGROUP / "cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(bound, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        return bound
 
 
 def _available() -> int:
