@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  := predictor/models/shapes
+# The demo model is so small that a second thread gains little, and loses much where another program wants its core.
+DEMO   := $(BIN)/sdzero demo --model $(MODEL) --threads 1
 
 # $(call task,what it does): prints it now, and the seconds it took when the recipe ends, however it ends.
 task = printf '\033[1m▸ %s\033[0m\n' '$(1)'; trap 's=$$?; printf "\033[1m▸ %s: %ss\033[0m\n" "$$([ $$s = 0 ] && echo done || echo failed)" "$$SECONDS"' EXIT
@@ -28,10 +30,10 @@ install: $(VENV)/.installed ## install everything into .venv
 
 demo: install ## start the predictor, make pictures, show them and the cold start, stop
 	$(call task,making pictures with the real predictor and its demo model)
-	$(BIN)/sdzero demo --model $(MODEL) --out out/demo
+	$(DEMO) --out out/demo
 
 serve: install ## serve the demo model on this machine until Ctrl-C
-	$(BIN)/sdzero demo --model $(MODEL) --serve
+	$(DEMO) --serve
 
 test: lint types imports unit ## everything that CI runs
 

@@ -3,7 +3,6 @@
 Reading starts before torch is imported, and the heavy imports are inside functions: their order is the cold start.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,10 +62,6 @@ def load(settings: EngineSettings, mark: MarkPhase) -> tuple[Worker, Capabilitie
     cuda = settings.device == "cuda" or (settings.device == "auto" and Path("/dev/nvidiactl").exists())
     half = cuda if settings.dtype == "auto" else settings.dtype == "float16"
     reason = not_steppable(folder)
-    if not cuda:
-        # torch's threads spin while they wait for each other. Where something else wants their cores, a test run or
-        # a pod's CPU limit, each spin delays the thread that it waits for: a minute instead of a second.
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if reason:
         return _any_pipeline(folder, settings, cuda, half, mark)
     return _denoiser(folder, settings, cuda, half, mark)

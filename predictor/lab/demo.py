@@ -37,6 +37,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="sdzero demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--model", required=True, help="folder of a model in diffusers format")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda [auto]")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of the model; 0 is one per core [0]")
     parser.add_argument(
         "--prompt", action="append", help="what to draw; may be given several times [six of the demo's]"
     )
@@ -49,7 +50,10 @@ def main(argv: list[str]) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     name = Path(given.model).resolve().name
     port = given.port or (8080 if given.serve else _free_port())
-    with _predictor(given.model, name, given.device, port, given.out / "predictor.log") as (process, client):
+    with _predictor(given.model, name, given.device, given.threads, port, given.out / "predictor.log") as (
+        process,
+        client,
+    ):
         _wait_until_ready(process, client, given.out / "predictor.log")
         if given.serve:
             _explain(port, name)
@@ -65,12 +69,21 @@ def main(argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def _predictor(
-    model: str, name: str, device: str, port: int, log: Path
+    model: str, name: str, device: str, threads: int, port: int, log: Path
 ) -> Iterator[tuple["subprocess.Popen[bytes]", httpx.Client]]:
     """The predictor's real processes; told to stop, as Kubernetes would, on the way out."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
     command = [sys.executable, "-m", "predictor.cli", "serve-predictor", "--model", model, "--model-name", name]
-    command += ["--device", device, "--http-port", str(port), "--grpc-port", "0" if port != 8080 else "8081"]
+    command += [
+        "--device",
+        device,
+        "--threads",
+        str(threads),
+        "--http-port",
+        str(port),
+        "--grpc-port",
+        "0" if port != 8080 else "8081",
+    ]
     with log.open("wb") as sink, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
         process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environ, start_new_session=True)  # noqa: S603
         try:
