@@ -1,12 +1,11 @@
 """The real predictor, server and engine, with the demo model, as the processes that a pod runs."""
 
 import base64
+import functools
 import io
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from PIL import Image
 
 from predictor.settings import PREFIX
+from tests.processes import free_port, wait_until
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "predictor" / "models" / "shapes"
@@ -96,20 +96,6 @@ def pixels(base64_png: str) -> np.ndarray:
         return np.asarray(picture.convert("RGB"))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Poll until the condition holds; fail when time is up."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{condition} did not become true within {seconds} s"
-        time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def clean_environment() -> dict[str, str]:
     """This environment without settings; one thread per library, for idle ones of several processes would spin."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
@@ -123,7 +109,7 @@ def decoded() -> Callable[[str], np.ndarray]:
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., None]:
-    return wait_until
+    return functools.partial(wait_until, seconds=30.0)
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def build(
         )
     for name, expected in wanted.items():
         # A 1x1 convolution and a linear layer hold the same numbers; old VAEs stored the former.
-        if state[name].shape != expected.shape and state[name].numel() == expected.numel():
+        if _longer_sides(state[name]) == _longer_sides(expected):
             state[name] = state[name].reshape(expected.shape)
         if state[name].shape != expected.shape:
             raise WeightError(
@@ -112,6 +112,10 @@ def _tensors(path: Path, reader: WeightReader) -> Iterator[tuple[str, torch.Tens
             yield name, torch.frombuffer(buffer, dtype=dtype, count=count, offset=entry.start).reshape(entry.shape)
         else:
             yield name, torch.empty(entry.shape, dtype=dtype)
+
+
+def _longer_sides(tensor: torch.Tensor) -> list[int]:
+    return [side for side in tensor.shape if side != 1]
 
 
 def _known(name: str, wanted: dict[str, Any]) -> str:

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from predictor.core.messages import Accepted, Ended, Finished, Generate, Progressed, Stepped
+from predictor.core.messages import Accepted, Ended, Finished, Progressed, Stepped
 from predictor.core.problems import Cancelled
-from predictor.core.request import GenerationRequest
 from predictor.engine.denoiser import KEPT_EMBEDDINGS, Denoiser, Event
 from predictor.engine.preview import LatentRGB
 from predictor.engine.samplers import NoiseSchedule
 from predictor.engine.tokens import Tokenizer
+from tests.engine.asking import drain, generate
 from tests.engine.numpy_runtime import NumpyRuntime
 
 SHAPES = Path(__file__).parents[2] / "predictor/models/shapes"
@@ -49,33 +49,6 @@ def engine(tokenizer: Tokenizer, runtime: NumpyRuntime, now: Clock | None = None
     )
 
 
-def generate(
-    id: str = "a", deadline: float = 1e9, progress: bool = False, previews: bool = False, **changes: object
-) -> Generate:
-    fields = {
-        "prompt": "a red circle",
-        "negative_prompt": "",
-        "seed": 1,
-        "steps": 4,
-        "guidance_scale": 5.0,
-        "height": 64,
-        "width": 64,
-        "sampler": "ddim",
-        "num_images": 1,
-        "truncate_prompt": False,
-    }
-    return Generate(id, GenerationRequest(**{**fields, **changes}), deadline, progress, previews)  # type: ignore[arg-type]
-
-
-def drain(denoiser: Denoiser, steps: int = 1000) -> list[Event]:
-    events: list[Event] = []
-    while denoiser.busy and steps:
-        events += denoiser.advance()
-        steps -= 1
-    assert not denoiser.busy or not steps
-    return events
-
-
 def pictures(events: list[Event], id: str) -> np.ndarray:
     return next(np.stack(buffers) for message, buffers in events if isinstance(message, Finished) and message.id == id)
 
@@ -97,7 +70,7 @@ def test_alone_with_strangers_and_joined_midway_give_the_same_pixels(tokenizer: 
     crowded = engine(tokenizer, NumpyRuntime())
     for number in range(5):
         crowded.add(generate(f"stranger-{number}", seed=number, sampler="dpmpp_2m", steps=7, prompt=f"blue {number}"))
-    events = drain(crowded, steps=3)
+    events = drain(crowded, calls=3)
     crowded.add(generate(sampler="euler_a"))
     assert np.array_equal(pictures(events + drain(crowded), "a"), expected)
 
@@ -136,7 +109,7 @@ def test_a_cancelled_request_leaves_at_the_next_step_and_the_others_finish(token
     denoiser = engine(tokenizer, runtime)
     denoiser.add(generate("a", steps=10, num_images=4))
     denoiser.add(generate("b", steps=10))
-    drain(denoiser, steps=2)
+    drain(denoiser, calls=2)
     ended = denoiser.end("a", Cancelled("gone"))
     assert outcomes(ended + drain(denoiser)) == {"a": "cancelled", "b": "finished"}
     assert runtime.batches == [5, 5] + [1] * 8

@@ -1,5 +1,7 @@
 """The eager runtime makes the pictures that diffusers makes, alone, batched and joined midway."""
 
+import functools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,11 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from predictor.core.messages import Ended, Finished, Generate
+from predictor.core.messages import Ended, Finished
 from predictor.core.problems import Cancelled
-from predictor.core.request import GenerationRequest
 from predictor.engine.denoiser import Denoiser, Event
 from predictor.engine.folder import FolderError
 from predictor.engine.load import load
@@ -20,8 +22,13 @@ from predictor.engine.noise import gaussian
 from predictor.engine.weights import WeightError
 from predictor.lab.bench.snapshot import write_snapshot
 from predictor.settings import EngineSettings
+from tests.engine import asking
+from tests.engine.asking import drain
 
 Engines = Callable[[str], tuple[Path, Any]]
+
+
+generate = functools.partial(asking.generate, height=128, width=128)
 
 
 def no_mark(*_: object) -> None:
@@ -42,30 +49,6 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
         return made[architecture]
 
     return engine
-
-
-def generate(id: str = "a", **changes: object) -> Generate:
-    fields = {
-        "prompt": "a red circle",
-        "negative_prompt": "",
-        "seed": 1,
-        "steps": 4,
-        "guidance_scale": 5.0,
-        "height": 128,
-        "width": 128,
-        "sampler": "ddim",
-        "num_images": 1,
-        "truncate_prompt": False,
-    }
-    return Generate(id, GenerationRequest(**{**fields, **changes}), deadline=1e12)  # type: ignore[arg-type]
-
-
-def drain(worker: Any, calls: int = 1000) -> list[Event]:
-    events: list[Event] = []
-    while worker.busy and calls:
-        events += worker.advance()
-        calls -= 1
-    return events
 
 
 def pictures(events: list[Event], id: str = "a") -> np.ndarray:
@@ -262,3 +245,34 @@ def test_no_gpu_is_said_in_words(tmp_path: Path) -> None:
     write_snapshot(tmp_path, "tiny-sd15")
     with pytest.raises(FolderError, match=r"--device cuda: torch .* finds no usable NVIDIA GPU"):
         load(EngineSettings(model=str(tmp_path), device="cuda"), no_mark)
+
+
+def rewritten(folder: Path, component: str, change: Callable[[str, torch.Tensor], tuple[str, torch.Tensor]]) -> None:
+    (file,) = (folder / component).glob("*.safetensors")
+    save_file(dict(change(name, tensor) for name, tensor in load_file(file).items()), file)
+
+
+def test_a_vae_with_the_old_names_and_shapes_of_attention_is_the_same_vae(engines: Engines, tmp_path: Path) -> None:
+    folder, worker = engines("tiny-sd15")
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def as_it_was(name: str, tensor: torch.Tensor) -> tuple[str, torch.Tensor]:
+        for new, before in old.items():
+            if f"attentions.0.{new}." in name:
+                return name.replace(new, before), tensor[:, :, None, None] if tensor.dim() == 2 else tensor
+        return name, tensor
+
+    rewritten(tmp_path, "vae", as_it_was)
+    again, _ = load(EngineSettings(model=str(tmp_path), device="cpu", threads=2), no_mark)
+    assert np.array_equal(alone(again), alone(worker))
+
+
+def test_a_transposed_weight_is_refused_not_reshaped(engines: Engines, tmp_path: Path) -> None:
+    folder, _ = engines("tiny-sd15")
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    rewritten(
+        tmp_path, "unet", lambda name, t: (name, t.T.contiguous() if name == "time_embedding.linear_1.weight" else t)
+    )
+    with pytest.raises(WeightError, match=r"time_embedding\.linear_1\.weight has shape .* config\.json asks for"):
+        load(EngineSettings(model=str(tmp_path), device="cpu"), no_mark)

@@ -2,10 +2,8 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from tests.processes import free_port, wait_until
 
 HERE = Path(__file__).parent
 PROMPT = "a red circle on a blue background"
@@ -85,20 +85,6 @@ def v2(prompt: object = PROMPT, **parameters: object) -> dict[str, Any]:
     """An infer request in JSON."""
     tensor = {"name": "prompt", "shape": [1], "datatype": "BYTES", "data": [prompt]}
     return {"inputs": [tensor], "parameters": parameters}
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Poll until the condition holds; fail when time is up."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{condition} did not become true within {seconds} s"
-        time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
