@@ -3,17 +3,14 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from predictor.clock import now
 from predictor.lab.bench.architectures import ARCHITECTURES
-from predictor.lab.bench.results import Raw, Result, Workload, ratios, write
-from predictor.lab.bench.sides import OURS, PLAIN, Side
 
-FACETS: Final = ("cold", "single", "batch", "load")
+SIDES: Final = ("plain", "compile", "eager", "lean")
+FACETS: Final = ("cold", "single", "load", "memory", "cold_dropped", "batch", "poisson")  # in the order of a run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,22 +24,29 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sdzero bench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="measure the predictor beside the plain diffusers handler")
+    run = commands.add_parser("run", help="measure the predictor beside the usual diffusers handler")
     run.set_defaults(run=_run)
     run.add_argument("--model", type=Path, required=True, help="folder in diffusers format")
     run.add_argument("--device", choices=("cpu", "cuda"), required=True)
     run.add_argument("--name", required=True, help="of the result file, NAME.json")
     run.add_argument("--out", type=Path, default=Path("docs/measurements"), help="folder of the result file")
+    run.add_argument("--bundle", type=Path, help="folder that `sdzero bake` wrote of the model, for the side lean")
+    run.add_argument("--sides", type=_names(SIDES), metavar="SIDE,…", help=f"of {', '.join(SIDES)}; all by default")
     run.add_argument("--only", type=_names(FACETS), default=FACETS, metavar="FACET,…", help=f"of {', '.join(FACETS)}")
-    run.add_argument("--sides", type=_names(("ours", "plain")), default=("ours", "plain"), metavar="SIDE,…")
+    run.add_argument(
+        "--budget", type=_whole, metavar="SECONDS", help="begin no sample later than this; none by default"
+    )
     run.add_argument("--steps", type=_whole, default=50, help="denoising steps of an image")
     run.add_argument("--guidance-scale", type=float, default=7.5)
     run.add_argument("--size", type=_whole, default=512, help="height and width in pixels")
     run.add_argument("--trials", type=_whole, default=5, help="cold starts of each side, after one that is left out")
+    run.add_argument("--compile-trials", type=_whole, default=1, help="the same of the side compile, minutes each")
+    run.add_argument("--dropped-trials", type=_whole, default=3, help="cold starts with the page cache dropped")
     run.add_argument("--repeats", type=_whole, default=15, help="warm single images of each side")
     run.add_argument("--batch-repeats", type=_whole, default=3, help="requests of each batch size")
     run.add_argument("--batches", type=_sizes, default=(1, 2, 4, 8), metavar="N,…", help="images in one request")
-    run.add_argument("--bursts", type=_whole, default=3, help="bursts of 16 requests against each side")
+    run.add_argument("--bursts", type=_whole, default=3, help="bursts of each number of requests")
+    run.add_argument("--concurrency", type=_sizes, default=(1, 4, 16, 32), metavar="N,…", help="requests in a burst")
     run.add_argument("--arrivals", type=_whole, default=32, help="requests of each Poisson schedule")
     run.add_argument("--load-share", type=float, default=0.7, help="Poisson rate over the measured throughput")
     run.add_argument("--commit", help="if git cannot tell on this machine")
@@ -59,82 +63,44 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=_report)
     report.add_argument("measurements", type=Path)
     report.add_argument("--out", type=Path, required=True)
+    report.add_argument("--readme", type=Path, help="file whose table of figures is written anew")
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from predictor.lab.bench import machine, report
+    from predictor.lab.bench import machine
+    from predictor.lab.bench.bundle import describe
+    from predictor.lab.bench.run import run
 
+    if arguments.sides is None:
+        arguments.sides = SIDES if arguments.bundle else tuple(side for side in SIDES if side != "lean")
     commit = arguments.commit or machine.commit()
-    if commit is None:
-        print("--commit: missing; there is no git here to ask", file=sys.stderr)
+    refusal = _refusal(arguments, commit)
+    if refusal or commit is None:
+        print(refusal, file=sys.stderr)
         return 2
-    if not (arguments.model / "model_index.json").is_file():
-        print(f"--model: {arguments.model} holds no model_index.json", file=sys.stderr)
-        return 2
-    sides = [side for side in (OURS, PLAIN) if side.name in arguments.sides]
-    workload = Workload(
-        model=arguments.model.resolve().name,
-        steps=arguments.steps,
-        guidance_scale=arguments.guidance_scale,
-        height=arguments.size,
-        width=arguments.size,
-    )
-    result = Result(
-        command=_shown(arguments),
-        commit=commit,
-        machine=machine.describe(arguments.device) | {"page_cache": "warm"},
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        ratios={},
-        raw=Raw(workload=workload),
-    )
-    path = arguments.out / f"{arguments.name}.json"
-    begin = now()
-
-    def say(line: str) -> None:
-        print(f"[{now() - begin:6.1f} s] {line}", file=sys.stderr, flush=True)
-
-    def save() -> None:
-        # After every facet: a run that is cut short leaves what it had measured.
-        result.ratios = ratios(result.raw)
-        write(path, result)
-        say(f"wrote {path}: {result.ratios}")
-
-    failure = None
     try:
-        _measure(arguments, sides, result.raw, say, save)
-    except RuntimeError as error:
-        failure = error
-    save()
-    if arguments.plot:
-        report.plot(result, path.with_suffix(".png"))
-    print(report.tables(arguments.name, result))
-    if failure:
-        print(f"stopped early: {failure}", file=sys.stderr)
-    return 1 if failure else 0
+        facts = describe(arguments.bundle) if arguments.bundle else None
+    except ValueError as error:
+        print(f"--bundle: {error}", file=sys.stderr)
+        return 2
+    return run(arguments, _shown(arguments), commit, facts)
 
 
-def _measure(
-    arguments: argparse.Namespace, sides: Sequence[Side], raw: Raw, say: Callable[[str], None], save: Callable[[], None]
-) -> None:
-    from predictor.lab.bench import facets
-    from predictor.lab.bench.running import started
-
-    if "cold" in arguments.only:
-        facets.cold(sides, arguments.model, arguments.device, raw, arguments.trials, say)
-        save()
-    if set(arguments.only) - {"cold"}:
-        with ExitStack() as stack:
-            servers = [stack.enter_context(started(side, arguments.model, arguments.device)) for side in sides]
-            facets.warm_up(servers, raw, say)
-            if "single" in arguments.only:
-                facets.single(servers, raw, arguments.repeats, say)
-                save()
-            if "load" in arguments.only:
-                facets.load(servers, raw, arguments.bursts, arguments.arrivals, arguments.load_share, say)
-                save()
-            if "batch" in arguments.only:
-                facets.batch(servers, raw, arguments.batches, arguments.batch_repeats, say)
+def _refusal(arguments: argparse.Namespace, commit: str | None) -> str | None:
+    if commit is None:
+        return "--commit: missing; there is no git here to ask"
+    if not (arguments.model / "model_index.json").is_file():
+        return f"--model: {arguments.model} holds no model_index.json"
+    if "lean" in arguments.sides and arguments.bundle is None:
+        return "--bundle: missing; the side lean serves a bundle that `sdzero bake` wrote of this model"
+    if arguments.bundle and "lean" not in arguments.sides:
+        return f"--bundle: only the side lean reads it; got --sides {','.join(arguments.sides)}"
+    if arguments.bundle and not arguments.bundle.is_dir():
+        return f"--bundle: {arguments.bundle} is no folder"
+    if "poisson" in arguments.only and "load" not in arguments.only:
+        return f"--only: poisson takes its rates from load; got {','.join(arguments.only)}"
+    return None
 
 
 def _snapshot(arguments: argparse.Namespace) -> int:
@@ -150,17 +116,25 @@ def _snapshot(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from predictor.lab.bench.report import write_report
 
-    for path in write_report(arguments.measurements, arguments.out):
-        print(path)
+    try:
+        for path in write_report(arguments.measurements, arguments.out, arguments.readme):
+            print(path)
+    except ValueError as error:
+        print(f"sdzero bench report: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
 def _shown(arguments: argparse.Namespace) -> str:
-    """The command that repeats this run; the model's folder by name alone, for results hold no paths."""
+    """The command that repeats this run; folders by name alone, for results hold no paths."""
     words = ["sdzero", "bench", "run", "--model", arguments.model.resolve().name]
+    if arguments.bundle:
+        words += ["--bundle", arguments.bundle.resolve().name]
+    if arguments.budget:
+        words += ["--budget", str(arguments.budget)]
     for name in (
-        *("device", "name", "only", "sides", "steps", "guidance_scale", "size", "trials", "repeats"),
-        *("batch_repeats", "batches", "bursts", "arrivals", "load_share"),
+        *("device", "name", "only", "sides", "steps", "guidance_scale", "size", "trials", "compile_trials"),
+        *("dropped_trials", "repeats", "batch_repeats", "batches", "bursts", "concurrency", "arrivals", "load_share"),
     ):
         value = getattr(arguments, name)
         shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,17 +1,16 @@
-"""What a benchmark run leaves behind: every sample, and the ratios that follow from them.
+"""What a benchmark run leaves behind: every sample, and the ratios that follow from them (`figures`).
 
 docs/measurements/README.md describes the file. Nothing here names a host, a path or a user.
 """
 
-import statistics
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-SideName = Literal["ours", "plain"]
-CONCURRENT = 16
+from predictor.core.timeline import Mark
+
+SideName = Literal["plain", "compile", "eager", "lean"]
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +24,15 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     sampler: str = "ddim"
 
 
-class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
+class BundleFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The bundle that the lean engine served."""
+
+    name: str
+    bytes: int  # of all its files
+    bake_seconds: float | None  # None: its manifest does not say
+
+
+class ColdStart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One fresh process, in seconds from the moment before it was spawned."""
 
     side: SideName
@@ -34,6 +41,10 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
     port_open: float
     first_image: float
     server_timing: str  # the header of the first answer; empty if there was none
+    page_cache: Literal["warm", "dropped"] = "warm"
+    evicted_bytes: int = 0  # left the page cache just before the start
+    resident_share: float | None = None  # of the files' pages, just before the start; None with a warm cache
+    marks: list[Mark] = []  # of GET /timeline, `at` as all times here; empty for a server without one
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,13 +84,25 @@ class LoadRun(msgspec.Struct, frozen=True, kw_only=True):
         return [a.finished - a.intended for a in self.arrivals if a.status == 200]
 
 
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """What one side's processes hold once they have done the load, in bytes."""
+
+    side: SideName
+    rss_peak: int  # sum of each process's own peak, shared pages counted in each
+    pss: int  # now, shared pages counted once
+    gpu: int | None
+    gpu_from: Literal["processes", "freed"] | None  # listed for its processes, or given back when it was stopped
+
+
 class Raw(msgspec.Struct, kw_only=True):
     """Every sample of a run."""
 
     workload: Workload
+    bundle: BundleFacts | None = None
     cold: list[ColdStart] = []
     latency: list[Latency] = []
     load: list[LoadRun] = []
+    memory: list[Memory] = []
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -89,35 +112,9 @@ class Result(msgspec.Struct, kw_only=True):
     commit: str
     machine: dict[str, str | int]
     date: str  # ISO 8601, UTC
-    ratios: dict[str, float]  # ours against the other; above 1 is better
+    ratios: dict[str, float]  # the other against ours; above 1 is better
+    missing: list[str] = []  # what was asked for and could not be measured, with the reason
     raw: Raw
-
-
-def ratios(raw: Raw) -> dict[str, float]:
-    """How much better ours is, of medians; a facet that was not measured on both sides has no ratio."""
-    found = {
-        "eager_cold_first_image": _ratio(lambda side: [s.first_image for s in raw.cold if s.side == side]),
-        "eager_warm_single_image": _ratio(lambda side: singles(raw, side)),
-        "eager_throughput_16": _ratio(lambda side: [1 / rate for rate in burst_rates(raw, side)]),
-    }
-    return {name: round(value, 3) for name, value in found.items() if value is not None}
-
-
-def singles(raw: Raw, side: SideName) -> list[float]:
-    """Latencies of one warm picture, in seconds."""
-    return [s.seconds for s in raw.latency if s.side == side and s.facet == "single"]
-
-
-def burst_rates(raw: Raw, side: SideName) -> list[float]:
-    """Pictures per second of each burst of 16; a burst that lost a request does not count as one."""
-    runs = [r for r in raw.load if r.side == side and r.requested_rate is None and len(r.arrivals) == CONCURRENT]
-    return [run.achieved_rate for run in runs if len(run.latencies) == CONCURRENT]
-
-
-def quantile(values: Iterable[float], share: float) -> float:
-    """The smallest value that at least `share` of `values` do not exceed (nearest rank)."""
-    ordered = sorted(values)
-    return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
 
 
 def read(path: Path) -> Result:
@@ -126,11 +123,8 @@ def read(path: Path) -> Result:
 
 
 def write(path: Path, result: Result) -> None:
-    """Write the file in a form that reads well in a diff: one key or sample a line."""
+    """Replace the file at once, so that whoever is cut off leaves a whole one; one key or sample a line, for diffs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
-
-
-def _ratio(values: Callable[[SideName], Sequence[float]]) -> float | None:
-    ours, plain = values("ours"), values("plain")
-    return statistics.median(plain) / statistics.median(ours) if ours and plain else None
+    fresh = path.with_name(path.name + ".part")
+    fresh.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    fresh.replace(path)

@@ -15,14 +15,21 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Final
 
+import msgspec
 from PIL import Image, ImageStat
 
 from predictor.clock import now, process_start
+from predictor.core.timeline import Mark
+from predictor.lab.bench import processes
 from predictor.lab.bench.results import Arrival, ColdStart, Workload
 from predictor.lab.bench.sides import Side
 
 _TIMEOUT: Final = 600.0  # seconds; a longer start or answer is a failed benchmark
 _POLL: Final = 0.02
+
+
+class _Timeline(msgspec.Struct):
+    marks: list[Mark]
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ def first_image(running: Running, workload: Workload, trial: int, seed: int) -> 
             raise RuntimeError(f"{running.side.name}: no picture from this process\n{_last_words(running)}")
         time.sleep(_POLL)
     check_pictures(running.side.pictures(body), workload, 1)
+    marks = _marks(running)
     return ColdStart(
         side=running.side.name,
         trial=trial,
@@ -86,6 +94,7 @@ def first_image(running: Running, workload: Workload, trial: int, seed: int) -> 
         port_open=(port_open or finished) - running.spawned,
         first_image=finished - running.spawned,
         server_timing=headers.get("Server-Timing", ""),
+        marks=[msgspec.structs.replace(mark, at=mark.at - running.spawned) for mark in marks],
     )
 
 
@@ -142,6 +151,24 @@ def check_pictures(pictures: Sequence[bytes], workload: Workload, images: int) -
                 raise RuntimeError("got an empty picture: activations are not finite, perhaps")
 
 
+def _marks(running: Running) -> list[Mark]:
+    """The marks that the server has of its start; none where it has no timeline."""
+    if running.side.timeline is None:
+        return []
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=_TIMEOUT)
+    try:
+        connection.request("GET", running.side.timeline)
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"{running.side.name}: {running.side.timeline}: HTTP {answer.status}: {body[:500]!r}")
+        return msgspec.json.decode(body, type=_Timeline).marks
+    except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+        raise RuntimeError(f"{running.side.name}: {running.side.timeline}: {error!r}") from None
+    finally:
+        connection.close()
+
+
 def _fresh(running: Running, workload: Workload, seed: int, images: int) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=_TIMEOUT)
     try:
@@ -166,9 +193,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with suppress(subprocess.TimeoutExpired):
             process.wait(30)
     finally:
-        # Its children have its process group; none may keep the GPU while the next trial starts.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        # None of its children may keep the GPU, or pages of a file, while the next trial starts.
+        while left := processes.members(process.pid):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(_POLL)
         process.wait()
 
 

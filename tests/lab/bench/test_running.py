@@ -1,8 +1,6 @@
 """The client against real processes: the plain handler, and small servers that misbehave in one way each."""
 
-import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -13,34 +11,14 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 from PIL import Image
 
+from predictor.lab.bench import processes
+from predictor.lab.bench.plain import load
 from predictor.lab.bench.results import Workload
 from predictor.lab.bench.running import Running, check_pictures, drive, first_image, request, started
-from predictor.lab.bench.sides import OURS, PLAIN, PROMPT, Side
+from predictor.lab.bench.sides import PLAIN, PROMPT
+from tests.lab.bench.fakes import SERVER, program
 
 WORK = Workload(model="tiny-sd15", steps=3, guidance_scale=7.5, height=128, width=128)
-# Answers v2 requests: twice 503, then pictures.
-SLOW = """
-import base64, io, json, sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from PIL import Image
-file = io.BytesIO()
-Image.linear_gradient("L").resize((128, 128)).save(file, "PNG")
-body = json.dumps({"outputs": [{"name": "image", "data": [base64.b64encode(file.getvalue()).decode()]}]}).encode()
-left = [503, 503]
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        order = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        good = self.path == "/v2/models/sd/infer" and order["parameters"]["steps"] == 3
-        self.send_response(left.pop() if left else 200 if good else 400)
-        self.send_header("Server-Timing", "imports;dur=12.0")
-        self.end_headers()
-        self.wfile.write(body)
-HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
-"""
-
-
-def program(side: Side, text: str) -> Side:
-    return replace(side, command=lambda _model, _device, port, _: [sys.executable, "-c", text, str(port)])
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +41,18 @@ def test_the_plain_handler_gives_the_pixels_of_diffusers(plain: Running, tiny: P
         assert np.abs(np.asarray(got).astype(int) - np.asarray(want)).max() <= 2
 
 
+def test_a_compiled_handler_compiles_unet_and_decoder_and_draws_the_same(plain: Running, tiny: Path) -> None:
+    pipeline = load(tiny, "cpu", compiled=True)
+    assert isinstance(pipeline.unet, torch._dynamo.OptimizedModule)
+    assert hasattr(pipeline.vae.decode, "_torchdynamo_orig_callable")
+    # The code that would come out takes minutes on a CPU; that the pipeline runs through the wrappers does not.
+    with torch.compiler.set_stance("force_eager"):
+        generator = torch.Generator().manual_seed(5)
+        made = pipeline(PROMPT, num_inference_steps=3, generator=generator).images[0]
+    (want,) = _answer(plain, seed=5, images=1)
+    assert np.abs(np.asarray(made).astype(int) - np.asarray(want)).max() <= 2
+
+
 def test_every_request_of_a_schedule_is_sent_and_answered(plain: Running) -> None:
     arrivals = drive(plain, WORK, [0.0, 0.0, 0.0, 0.2], first_seed=0)
     assert [a.intended for a in arrivals] == [0.0, 0.0, 0.0, 0.2]
@@ -73,25 +63,32 @@ def test_every_request_of_a_schedule_is_sent_and_answered(plain: Running) -> Non
 
 
 def test_a_refusal_ends_a_benchmark_with_its_reason(tmp_path: Path) -> None:
-    with started(program(OURS, SLOW), tmp_path, "cpu") as running:
-        with pytest.raises(RuntimeError, match="ours: first request: HTTP 400"):
+    with started(program(SERVER), tmp_path, "cpu") as running:
+        with pytest.raises(RuntimeError, match="eager: first request: HTTP 400"):
             first_image(running, msgspec.structs.replace(WORK, steps=4), 1, seed=0)
         assert request(running, WORK, 0, 1) > 0
-        with pytest.raises(RuntimeError, match="ours: HTTP 400"):
+        with pytest.raises(RuntimeError, match="eager: HTTP 400"):
             request(running, msgspec.structs.replace(WORK, steps=4), 0, 1)
 
 
 def test_a_server_that_is_not_ready_is_asked_again(tmp_path: Path) -> None:
-    with started(program(OURS, SLOW), tmp_path, "cpu") as running:
+    with started(program(SERVER), tmp_path, "cpu") as running:
         sample = first_image(running, WORK, 1, seed=0)
     assert sample.server_timing == "imports;dur=12.0"
     assert 0 < sample.port_open < sample.first_image
     assert -0.05 < sample.kernel_start <= sample.port_open
     assert running.process.returncode is not None
+    assert [(mark.process, mark.name) for mark in sample.marks][2:] == [
+        ("engine", "weights_read"),
+        ("server", "imports"),
+    ]
+    # Marks are counted from the spawn, as all else of the sample.
+    assert all(0 < mark.at < sample.first_image for mark in sample.marks)
+    assert processes.members(running.process.pid) == []
 
 
 def test_a_process_that_ends_is_reported_with_its_last_words(tmp_path: Path) -> None:
-    side = program(OURS, "raise SystemExit('weights are broken')")
+    side = program("raise SystemExit('weights are broken')")
     with (
         pytest.raises(RuntimeError, match="weights are broken"),
         started(side, tmp_path, "cpu") as running,
@@ -100,7 +97,7 @@ def test_a_process_that_ends_is_reported_with_its_last_words(tmp_path: Path) -> 
 
 
 def test_a_lost_connection_under_load_is_status_0(tmp_path: Path) -> None:
-    with started(program(OURS, "import time; time.sleep(600)"), tmp_path, "cpu") as running:
+    with started(program("import time; time.sleep(600)"), tmp_path, "cpu") as running:
         assert [a.status for a in drive(running, WORK, [0.0, 0.0], first_seed=0)] == [0, 0]
 
 
