@@ -42,6 +42,27 @@ def timeline(argv: list[str]) -> int:
     return main(argv)
 
 
+def bake(argv: list[str]) -> int:
+    """Compile a model ahead of time for one kind of machine, so that it starts without importing torch."""
+    from predictor.lab.bake.cli import main
+
+    return main(argv)
+
+
+def inspect(argv: list[str]) -> int:
+    """Show what is in a bundle, and whether it fits this machine."""
+    from predictor.lab.inspection import main
+
+    return main(argv)
+
+
+def compare(argv: list[str]) -> int:
+    """Draw the same crowd of pictures with a bundle and with its model, and tell how far they are apart."""
+    from predictor.lab.comparison import main
+
+    return main(argv)
+
+
 def bench(argv: list[str]) -> int:
     """Measure the predictor beside a plain diffusers handler, in one run on one machine."""
     from predictor.lab.bench.cli import main
@@ -67,6 +88,9 @@ COMMANDS: dict[str, Command] = {
     "serve-predictor": serve_predictor,
     "demo": demo,
     "timeline": timeline,
+    "bake": bake,
+    "inspect": inspect,
+    "compare": compare,
     "bench": bench,
     "train-shapes": train_shapes,
     "check-shapes": check_shapes,

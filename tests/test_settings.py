@@ -40,7 +40,7 @@ def test_defaults() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_default_lies_within_its_own_bounds(kind: type[msgspec.Struct]) -> None:
     defaults = {field.name: field.default for field in msgspec.structs.fields(kind) if not field.required}
-    msgspec.convert({"model": "m", **defaults} if kind is EngineSettings else defaults, kind)
+    msgspec.convert({**defaults, "model": "m"} if kind is EngineSettings else defaults, kind)
 
 
 def test_the_flag_wins_over_the_environment() -> None:
@@ -71,13 +71,17 @@ def test_numbers() -> None:
     assert server("--http-port", "8000").http_port == 8000
 
 
-def test_a_missing_required_setting() -> None:
-    message = (
-        "--model: missing; give it, or set SDZERO_MODEL: "
-        "folder of the model in diffusers format (model_index.json and safetensors)"
-    )
+def test_a_model_or_a_bundle_is_needed() -> None:
+    message = "--model: missing; give it, or set SDZERO_MODEL: folder of a model; or give --bundle, a baked one"
     with pytest.raises(ValueError, match=exactly(message)):
         load(EngineSettings, parsed(), {})
+    assert load(EngineSettings, parsed(), {"SDZERO_BUNDLE": "baked"}).bundle == "baked"
+
+
+def test_falling_back_to_eager_needs_something_to_fall_back_on() -> None:
+    message = "--unfit-bundle: got eager; it needs both --bundle and, to fall back on, --model"
+    with pytest.raises(ValueError, match=exactly(message)):
+        load(EngineSettings, parsed("--bundle", "baked", "--unfit-bundle", "eager"), {})
 
 
 BAD = [
@@ -97,7 +101,7 @@ BAD = [
     ("--cuda-graphs", "2", "true, false"),
     ("--model-name", "a/b", "text that matches ^[A-Za-z0-9._-]+\\Z"),
     ("--model-name", "sd\n", "text that matches ^[A-Za-z0-9._-]+\\Z"),
-    ("--model", "", "text that is not empty"),
+    ("--log-level", "", "debug, info, warning, error"),
 ]
 
 
@@ -106,7 +110,7 @@ def test_a_bad_value_is_refused_with_what_came_and_what_is_allowed(flag: str, te
     name = flag.removeprefix("--").replace("-", "_")
     kind: Any = EngineSettings if name in EngineSettings.__struct_fields__ else ServerSettings
     with pytest.raises(ValueError, match=exactly(f"{flag}: got {text!r}; allowed: {allowed}")):
-        load(kind, parsed(f"{flag}={text}", *([] if name == "model" else ["--model=m"])), {})
+        load(kind, parsed(f"{flag}={text}", "--model=m"), {})
     variable = f"SDZERO_{name.upper()}"
     with pytest.raises(ValueError, match=exactly(f"{variable}: got {text!r}; allowed: {allowed}")):
         load(kind, {}, {**MODEL, variable: text})
@@ -120,7 +124,7 @@ def test_any_text_is_a_setting_within_bounds_or_refused(place: tuple[type[msgspe
     kind, name = place
     refusal = ""
     try:
-        settings = load(kind, {"model": "m", name: text}, {})
+        settings = load(kind, {"model": "m", "bundle": "b", name: text}, {})
     except ValueError as error:
         refusal = str(error)
     if refusal:
@@ -185,7 +189,7 @@ def test_the_help_tells_each_default_and_variable() -> None:
     assert "[default 16; SDZERO_MAX_ROWS]" in text
     assert "--device {auto,cpu,cuda}" in text
     assert "[default true; SDZERO_CUDA_GRAPHS]" in text
-    assert "[required; SDZERO_MODEL]" in text
+    assert "[default none; SDZERO_MODEL]" in text
 
 
 def test_no_two_processes_share_the_name_of_a_setting() -> None:

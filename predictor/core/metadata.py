@@ -35,7 +35,9 @@ def metadata(name: str, capabilities: Capabilities) -> dict[str, Any]:
 
 
 def _limits(capabilities: Capabilities) -> dict[str, dict[str, Scalar]]:
-    side = {"minimum": capabilities.min_side, "multiple_of": capabilities.size_multiple}
+    side: dict[str, Scalar] = {"minimum": capabilities.min_side, "multiple_of": capabilities.size_multiple}
+    if capabilities.sizes:
+        side = {"height_x_width": ", ".join(f"{height} x {width}" for height, width in capabilities.sizes)}
     text = {"max_bytes": capabilities.max_prompt_bytes}
     if capabilities.max_prompt_tokens is not None:
         text["max_tokens"] = capabilities.max_prompt_tokens

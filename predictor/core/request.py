@@ -74,6 +74,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     max_prompt_bytes: int
     max_prompt_tokens: int | None  # None: the pipeline has its own rule
     previews: bool
+    sizes: tuple[tuple[int, int], ...] = ()  # (height, width) that were compiled; empty: any within the bounds
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,8 +142,11 @@ def resolve(
         num_images=_between("num_images", given.get("num_images", 1), 1, capabilities.max_images),
         truncate_prompt=given.get("truncate_prompt", False),
     )
+    size = f"got {request.height} x {request.width}"
+    if capabilities.sizes and (request.height, request.width) not in capabilities.sizes:
+        allowed = ", ".join(f"{height} x {width}" for height, width in capabilities.sizes)
+        raise InvalidField.because("height and width", size, f"{allowed}, the sizes that this model was compiled for")
     if request.height * request.width > capabilities.max_pixels:
-        size = f"got {request.height} x {request.width}"
         raise InvalidField.because("height and width", size, f"at most {capabilities.max_pixels} pixels in all")
     return request, _encoding(given)
 

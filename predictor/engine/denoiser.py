@@ -13,7 +13,7 @@ import numpy as np
 from predictor.core.messages import Accepted, Ended, Finished, FromEngine, Generate, Progressed, Stepped, Timing
 from predictor.core.problems import DeadlineExceeded, InternalError, InvalidField, OutOfMemory, Problem
 from predictor.engine.noise import gaussian
-from predictor.engine.preview import LatentRGB
+from predictor.engine.preview import Previewer
 from predictor.engine.runtime import DeviceFull, Embedding, Floats, Pixels, Runtime, State, StepRow, Tokens
 from predictor.engine.samplers import Column, NoiseSchedule, Table, table
 from predictor.engine.schedule import Row, Schedule
@@ -56,7 +56,7 @@ class Denoiser:
         runtime: Runtime,
         tokenizers: list[Tokenizer],
         noise_schedule: NoiseSchedule,
-        latent_rgb: LatentRGB,
+        previewer: Previewer,
         *,
         channels: int,
         scale: int,
@@ -64,11 +64,11 @@ class Denoiser:
         max_rows: int,
         now: Callable[[], float],
     ) -> None:
-        self.runtime, self.tokenizers, self.noise_schedule, self.latent_rgb = (
+        self.runtime, self.tokenizers, self.noise_schedule, self.previewer = (
             runtime,
             tokenizers,
             noise_schedule,
-            latent_rgb,
+            previewer,
         )
         self.channels, self.scale, self.zero_empty_prompt, self.now = channels, scale, zero_empty_prompt, now
         self.schedule = Schedule(max_rows)
@@ -220,7 +220,7 @@ class Denoiser:
             job.reported = step
             pictures: list[Pixels] = []
             if job.message.previews:
-                pictures = [self.latent_rgb.picture(self.runtime.denoised(_stepped(state))) for state in job.states]
+                pictures = [self.previewer.picture(self.runtime.denoised(_stepped(state))) for state in job.states]
             height, width = pictures[0].shape[:2] if pictures else (0, 0)
             events.append((Progressed(id, step, job.message.request.steps, height, width), pictures))
         return events

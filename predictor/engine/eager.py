@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from predictor.engine.resources import free_memory
+from predictor.engine.resources import host_memory
 from predictor.engine.runtime import DeviceFull, Embedding, Floats, Pixels, State, StepRow, Tokens
 from predictor.engine.samplers import Column
 
@@ -258,6 +258,14 @@ class EagerRuntime:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.current_stream().synchronize()
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that tensors on `device` may still take, those in torch's own cache included."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return host_memory()
 
 
 def _own(state: State) -> _State:

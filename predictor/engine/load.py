@@ -3,6 +3,7 @@
 Reading starts before torch is imported, and the heavy imports are inside functions: their order is the cold start.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,24 +11,20 @@ from typing import Any, Protocol
 from predictor.clock import now
 from predictor.core.messages import Generate
 from predictor.core.problems import Problem
-from predictor.core.request import PARAMETERS, Capabilities
+from predictor.core.request import Capabilities
+from predictor.engine.baked.bundle import BundleError
+from predictor.engine.baked.libtorch import LibtorchError
+from predictor.engine.baked.prelude import Prelude
+from predictor.engine.capabilities import of_denoiser, of_pipeline
 from predictor.engine.denoiser import Denoiser, Event
 from predictor.engine.folder import UNUSED, FolderError, ModelFolder
 from predictor.engine.preview import LatentRGB
-from predictor.engine.samplers import SAMPLERS, NoiseSchedule
+from predictor.engine.samplers import NoiseSchedule
 from predictor.engine.tokens import Tokenizer
 from predictor.engine.weights import WeightReader
 from predictor.settings import EngineSettings
 
-SAMPLER_OF_SCHEDULER = {
-    "DDIMScheduler": "ddim",
-    "EulerDiscreteScheduler": "euler",
-    "EulerAncestralDiscreteScheduler": "euler_a",
-    "DPMSolverMultistepScheduler": "dpmpp_2m",
-    "LCMScheduler": "lcm",
-}
-# PNDM, the scheduler in Stable Diffusion 1.x folders, keeps four outputs; DPM++ 2M needs fewer steps and one.
-OTHER_SAMPLER = "dpmpp_2m"
+log = logging.getLogger(__name__)
 
 MarkPhase = Callable[[str, str, float | None], None]
 
@@ -53,11 +50,23 @@ class Worker(Protocol):
         ...
 
 
-def load(settings: EngineSettings, mark: MarkPhase) -> tuple[Worker, Capabilities]:
-    """The model of `settings`, warm, on its device.
+def load(settings: EngineSettings, mark: MarkPhase, prelude: Prelude | None = None) -> tuple[Worker, Capabilities]:
+    """The model of `settings`, warm, on its device; `prelude` is at work on its bundle, if it has one.
 
-    `mark(name, since, at)` records the end of a phase. Raises FolderError or WeightError with the file's name.
+    `mark(name, since, at)` records the end of a phase.
+
+    Raises:
+        FolderError, WeightError, BundleError, LibtorchError: naming the file.
     """
+    if prelude is not None:
+        from predictor.engine.baked.load import load_bundle
+
+        try:
+            return load_bundle(prelude, settings, mark)
+        except (BundleError, LibtorchError) as error:
+            if settings.unfit_bundle == "refuse":
+                raise
+            log.warning("%s; running %s without it", error, settings.model)
     folder = ModelFolder.open(Path(settings.model))
     cuda = settings.device == "cuda" or (settings.device == "auto" and Path("/dev/nvidiactl").exists())
     half = cuda if settings.dtype == "auto" else settings.dtype == "float16"
@@ -86,12 +95,6 @@ def not_steppable(folder: ModelFolder) -> str | None:
     except ValueError as error:
         return str(error)
     return None
-
-
-def default_sampler(scheduler: dict[str, Any]) -> str:
-    """The sampler that stands for the folder's own scheduler."""
-    sampler = SAMPLER_OF_SCHEDULER.get(str(scheduler.get("_class_name")), OTHER_SAMPLER)
-    return "dpmpp_2m_karras" if sampler == "dpmpp_2m" and scheduler.get("use_karras_sigmas") else sampler
 
 
 def _denoiser(
@@ -140,9 +143,7 @@ def _denoiser(
         torch.cuda.synchronize()
     mark("weights_on_device", "modules_built", None)
 
-    capabilities = _capabilities(folder, settings, "eager", device.type, str(dtype).removeprefix("torch."))
     native = runtime.unet.config.sample_size * runtime.scale
-    sampler = default_sampler(folder.config("scheduler"))
     denoiser = Denoiser(
         runtime,
         tokenizers,
@@ -156,19 +157,17 @@ def _denoiser(
     )
     runtime.warm(native, native, tuple(tokenizer.encode("").ids for tokenizer in tokenizers))
     mark("warm", "weights_on_device", None)
-    return denoiser, capabilities(
-        parameters=tuple(PARAMETERS),
-        samplers=tuple(SAMPLERS),
-        default_sampler=sampler,
-        default_steps=4 if sampler == "lcm" else 25,
-        default_guidance_scale=1.0 if sampler == "lcm" else 7.5,
-        default_height=native,
-        default_width=native,
+    return denoiser, of_denoiser(
+        folder,
+        settings,
+        tokenizers[0],
+        revision=folder.revision(),
+        runtime="eager",
+        device=device.type,
+        dtype=str(dtype).removeprefix("torch."),
+        scale=runtime.scale,
+        native=(native, native),
         max_pixels=min(settings.max_pixels or 4 * native * native, runtime.max_pixels()),
-        min_side=8 * runtime.scale,
-        size_multiple=8 * max(1, runtime.scale // 8),
-        max_prompt_tokens=tokenizers[0].max_length - 2,
-        previews=True,
     )
 
 
@@ -194,48 +193,15 @@ def _any_pipeline(
     ).to(device)
     pipe.set_progress_bar_config(disable=True)
     mark("weights_on_device", "torch", None)
-    parameters = accepts(pipe)
-    side = _native_side(pipe)
-    capabilities = _capabilities(folder, settings, "pipeline", device.type, str(dtype).removeprefix("torch."))
-    return AnyPipe(pipe, now), capabilities(
-        parameters=parameters,
-        samplers=("own",),
-        default_sampler="own",
-        default_steps=28,
-        default_guidance_scale=5.0,
-        default_height=side,
-        default_width=side,
-        max_pixels=settings.max_pixels or 4 * side * side,
-        min_side=64,
-        size_multiple=16,
-        max_prompt_tokens=None,
-        previews=False,
+    capabilities = of_pipeline(
+        folder, settings, accepts(pipe), _native_side(pipe), device.type, str(dtype).removeprefix("torch.")
     )
+    return AnyPipe(pipe, now), capabilities
 
 
 def _native_side(pipe: Any) -> int:
     """Pixels of the side that the pipeline itself would choose; 1024 is what today's large models were trained at."""
     return int(getattr(pipe, "default_sample_size", 1024 // 8) * getattr(pipe, "vae_scale_factor", 8))
-
-
-def _capabilities(
-    folder: ModelFolder, settings: EngineSettings, runtime: str, device: str, dtype: str
-) -> Callable[..., Capabilities]:
-    def finish(**found: Any) -> Capabilities:
-        return Capabilities(
-            architecture=folder.architecture,
-            revision=folder.revision(),
-            runtime=runtime,
-            device=device,
-            dtype=dtype,
-            max_steps=settings.max_steps,
-            max_guidance_scale=50.0,
-            max_images=settings.max_images,
-            max_prompt_bytes=settings.max_prompt_bytes,
-            **found,
-        )
-
-    return finish
 
 
 def _device(torch: Any, settings: EngineSettings, cuda: bool) -> Any:

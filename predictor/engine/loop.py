@@ -1,6 +1,5 @@
-"""The engine process's composition root: socket, model, and the loop that drives one with the other."""
+"""The engine process: socket, model, and the loop that drives one with the other."""
 
-import argparse
 import ctypes
 import logging
 import signal
@@ -24,6 +23,9 @@ from predictor.core.messages import (
 )
 from predictor.core.problems import Cancelled
 from predictor.core.timeline import START, Mark
+from predictor.engine.baked.bundle import BundleError
+from predictor.engine.baked.libtorch import LibtorchError
+from predictor.engine.baked.prelude import Prelude
 from predictor.engine.folder import FolderError
 from predictor.engine.load import Worker, load
 from predictor.engine.runtime import Pixels
@@ -59,16 +61,11 @@ class Link:
         self.socket.close(linger=2000)
 
 
-def main(argv: list[str]) -> int:
-    """Connect, load, serve until the server goes away; exit status 3 says that the model cannot be served."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--address", required=True, help="ZeroMQ endpoint that the server listens on")
-    parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
-    given = parser.parse_args(argv)
+def serve(address: str, settings: EngineSettings, prelude: Prelude | None) -> int:
+    """Connect, load, work until the server goes away; exit status 3 says that the model cannot be served."""
     _follow_parent()
     _log_json()
-    settings = msgspec.json.decode(given.settings, type=EngineSettings)
-    link = Link(given.address)
+    link = Link(address)
 
     def mark(name: str, since: str = START, at: float | None = None) -> None:
         link.send(Marked(Mark("engine", name, now() if at is None else at, since)))
@@ -76,12 +73,12 @@ def main(argv: list[str]) -> int:
     mark(START, at=process_start())
     mark("interpreter")
     try:
-        worker, capabilities = load(settings, mark)
-    except (FolderError, WeightError) as error:
+        worker, capabilities = load(settings, mark, prelude)
+    except (FolderError, WeightError, BundleError, LibtorchError) as error:
         return _cannot_start(link, str(error))
     except Exception as error:
         log.exception("the model could not be loaded")
-        return _cannot_start(link, f"{settings.model}: {type(error).__name__}: {error}")
+        return _cannot_start(link, f"{settings.model or settings.bundle}: {type(error).__name__}: {error}")
     link.send(Ready(capabilities))
     mark("ready", "interpreter")
     run(link, worker)

@@ -7,9 +7,9 @@ before torch was imported, and a module's parameters simply become views of that
 import contextlib
 import math
 import re
-import sys
 import types
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import nn
 from predictor.engine.clip import TextEncoder
 from predictor.engine.folder import ModelFolder
 from predictor.engine.weights import WeightError, WeightReader
+from predictor.lazily import stand_ins
 
 DTYPES = {
     "F64": torch.float64,
@@ -128,8 +129,7 @@ def _known(name: str, wanted: dict[str, Any]) -> str:
     return name
 
 
-@contextlib.contextmanager
-def _only_what_runs() -> Iterator[None]:
+def _only_what_runs() -> AbstractContextManager[None]:
     """Import diffusers' models without transformers and torch's compiler: two thirds of their import time.
 
     A UNet and a VAE call neither. diffusers asks the first whether it is installed, and of the second it wants two
@@ -141,14 +141,7 @@ def _only_what_runs() -> Iterator[None]:
 
     compiler = types.ModuleType("torch._dynamo")
     vars(compiler).update(allow_in_graph=unchanged, disable=unchanged)
-    stand_ins = {"transformers": None, "torch._dynamo": compiler}
-    put = {name: module for name, module in stand_ins.items() if name not in sys.modules}
-    sys.modules.update(put)  # type: ignore[arg-type]  # None is Python's own way to say "not to be found"
-    try:
-        yield
-    finally:
-        for name in put:
-            del sys.modules[name]
+    return stand_ins({"transformers": None, "torch._dynamo": compiler})
 
 
 @contextlib.contextmanager

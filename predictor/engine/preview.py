@@ -8,6 +8,7 @@ The maps for Stable Diffusion and SDXL were fitted by the community on decoded p
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -16,6 +17,14 @@ from predictor.engine.runtime import Floats, Pixels
 
 SD = ((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (-0.184, -0.271, -0.473))
 SDXL = ((0.3651, 0.4232, 0.4341), (-0.2533, -0.0042, 0.1068), (0.1076, 0.1111, -0.0362), (-0.3165, -0.2492, -0.2188))
+
+
+class Previewer(Protocol):
+    """Shows what a denoised estimate will become."""
+
+    def picture(self, latents: Floats) -> Pixels:
+        """Latents, float32 [channels, h, w] → uint8 [h, w, 3]."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,14 @@
-"""What this process may take of its machine: bytes of the device or the host, and cores."""
+"""What this process may take of its machine: bytes of memory, and cores. Imports nothing slow."""
 
 import math
 import os
 from pathlib import Path
 
-import torch
-
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that tensors on `device` may still take, those in torch's own cache included."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+def host_memory() -> int:
+    """Bytes that this process may still allocate: what the machine can give, or what the container's limit leaves."""
     return min(_available(), _cgroup_room())
 
 

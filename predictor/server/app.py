@@ -3,7 +3,9 @@
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 from predictor import clock
 from predictor.core.timeline import START, Mark
@@ -36,10 +38,6 @@ def main(engine: EngineSettings, server: ServerSettings, command: Sequence[str] 
 def _serve(
     engine: EngineSettings, server: ServerSettings, command: Sequence[str], running: EngineProcess, marks: list[Mark]
 ) -> int:
-    # Everything slow is imported from here on, while the engine starts.
-    from predictor.server import logs
-
-    logs.configure(server.log_level)
     # KServe parses the command line at import, and takes these two settings from nowhere else.
     sys.argv = [
         sys.argv[0],
@@ -47,23 +45,32 @@ def _serve(
         "--grpc_max_send_message_length=-1",
         f"--grpc_max_receive_message_length={server.max_body_bytes}",
     ]
-    from kserve import ModelRepository, ModelServer
-    from kserve.model_server import app
-    from prometheus_client import REGISTRY
-    from starlette.exceptions import HTTPException
+    # Looking for pydantic's plugins reads the metadata of every installed package; they watch what is not used here.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    from predictor.server.imports import only_what_is_spoken, only_what_serves
 
-    from predictor.core.problems import Problem
-    from predictor.server.access import Access
-    from predictor.server.coldstart import ColdStart
-    from predictor.server.images import Packer
-    from predictor.server.journal import Journal
-    from predictor.server.lifecycle import SIGNALS, Lifecycle
-    from predictor.server.link import EngineLink
-    from predictor.server.metrics import Metrics
-    from predictor.server.model import ClosedRepository, ServedModel, TruthfulDataPlane
-    from predictor.server.replies import on_http_exception, on_problem
-    from predictor.server.routes import Rest
-    from predictor.server.service import Service
+    # Everything slow is imported from here on, while the engine starts.
+    with only_what_serves():
+        from predictor.server import logs
+
+        logs.configure(server.log_level)
+        from kserve.model_repository import ModelRepository
+        from kserve.model_server import ModelServer, app
+        from prometheus_client import REGISTRY
+        from starlette.exceptions import HTTPException
+
+        from predictor.core.problems import Problem
+        from predictor.server.access import Access
+        from predictor.server.coldstart import ColdStart
+        from predictor.server.images import Packer
+        from predictor.server.journal import Journal
+        from predictor.server.lifecycle import SIGNALS, Lifecycle
+        from predictor.server.link import EngineLink
+        from predictor.server.metrics import Metrics
+        from predictor.server.model import ClosedRepository, ServedModel, TruthfulDataPlane
+        from predictor.server.replies import on_http_exception, on_problem
+        from predictor.server.routes import Rest
+        from predictor.server.service import Service
 
     marks.append(Mark("server", "imports", clock.now(), since="interpreter"))
     metrics = Metrics(server.model_name, REGISTRY)
@@ -75,8 +82,14 @@ def _serve(
     flush = min(FLUSH_SECONDS, server.grace_seconds / 4)
     lifecycle = Lifecycle(link, service, journal, coldstart, server.grace_seconds - 2 * flush)
 
+    @asynccontextmanager
+    async def lifespan(application: Any) -> AsyncIterator[None]:
+        async with lifecycle.lifespan(application):
+            packer.warm()
+            yield
+
     app.router.routes[:0] = Rest(server.model_name, service, coldstart, journal, server.max_body_bytes).routes()
-    app.router.lifespan_context = lifecycle.lifespan
+    app.router.lifespan_context = lifespan
     app.add_middleware(Access)
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http_exception)
@@ -102,7 +115,8 @@ def _serve(
     coldstart.once("assembled", since="imports")
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        kserve.start([ServedModel(server.model_name, service, journal, lifecycle)])
+        with only_what_is_spoken():
+            kserve.start([ServedModel(server.model_name, service, journal, lifecycle)])
     finally:
         packer.close()
         link.kill()

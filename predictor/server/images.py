@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from predictor.core.request import ImageEncoding
 
@@ -31,6 +30,10 @@ class Packer:
         loop = asyncio.get_running_loop()
         return await asyncio.gather(*(loop.run_in_executor(self._threads, packed, one, encoding) for one in pixels))
 
+    def warm(self) -> None:
+        """Import in the background what packing needs; what goes wrong with it, the first request will say."""
+        self._threads.submit(_pack_one_of_each)
+
     def close(self) -> None:
         """Let the threads end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -38,9 +41,17 @@ class Packer:
 
 def packed(pixels: np.ndarray, encoding: ImageEncoding) -> bytes:
     """Base64 text of one picture's file."""
+    # Imported late, for the port opens without them; each by name, or Pillow imports dozens to find that of WebP.
+    from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
+
     options = dict(OPTIONS[encoding.format])
     if encoding.format == "jpeg":
         options["quality"] = encoding.quality
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, **options)
     return base64.b64encode(file.getbuffer())
+
+
+def _pack_one_of_each() -> None:
+    for form in OPTIONS:
+        packed(np.zeros((1, 1, 3), np.uint8), ImageEncoding(form))  # type: ignore[arg-type]

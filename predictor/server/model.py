@@ -10,9 +10,11 @@ from typing import Any, NoReturn
 
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
-from kserve import InferRequest, Model, ModelRepository
+from kserve.model import Model
+from kserve.model_repository import ModelRepository
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc.grpc_predict_v2_pb2 import InferParameter, ModelInferResponse
+from kserve.protocol.infer_type import InferRequest
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from predictor.core import tensors

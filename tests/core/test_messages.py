@@ -15,6 +15,7 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     float | None: st.none() | st.floats(allow_nan=False),
     int | None: st.none() | SEEDS,
     tuple[int, ...]: st.lists(SEEDS, max_size=8).map(tuple),
+    tuple[tuple[int, int], ...]: st.lists(st.tuples(SEEDS, SEEDS), max_size=8).map(tuple),
 }
 
 

@@ -1,0 +1,192 @@
+"""What a bundle needs before it can draw, begun before the engine has imported anything.
+
+    readers    read and check weights ─────────────► ring ─► GPU
+    opener     libraries ─► CUDA context ─┬─ open and rehearse the step ────────┐
+               (file checksums beside)    ├─ … the decoder                      ├─► ready
+                                          └─ … the text encoder, the preview ───┘
+    main       numpy, tokenizers, zmq
+
+A package is opened on memory that its weights have yet to reach: a rehearsal loads kernels and allocates, whatever
+the numbers are. Imports neither numpy nor torch.
+"""
+
+import atexit
+import faulthandler
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from predictor.clock import now
+from predictor.core.timeline import START
+from predictor.engine.baked.bundle import Bundle, BundleError
+from predictor.engine.baked.cuda import Cuda, begin_context
+from predictor.engine.baked.device import Device, Host, Memory
+from predictor.engine.baked.libtorch import Libtorch, LibtorchError, Package
+from predictor.engine.baked.machine import describe
+from predictor.engine.baked.manifest import Package as Recipe
+from predictor.engine.baked.program import Geometry, Program, Programs
+from predictor.engine.baked.ring import Ring
+from predictor.engine.baked.stderr import StderrTail
+from predictor.engine.baked.weights import HostMemory, WeightStream
+from predictor.engine.folder import ModelFolder
+from predictor.engine.resources import cores
+from predictor.settings import EngineSettings
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle on its device: the packages that one image needs are rehearsed, the weights are there."""
+
+    bundle: Bundle
+    folder: ModelFolder
+    device: Device
+    geometry: Geometry
+    programs: Programs
+    weights: Memory
+
+
+@dataclass
+class Prelude:
+    """Threads at work on `settings.bundle`; `result()` waits for them.
+
+    `moments` are the marks so far: name, the mark at which the phase began, seconds since boot.
+    """
+
+    settings: EngineSettings
+    moments: list[tuple[str, str, float]] = field(default_factory=list)
+    _opened: Future[Opened] = field(default_factory=Future)
+
+    def begin(self) -> "Prelude":
+        """Start, and return at once."""
+        threading.Thread(target=self._run, name="prelude", daemon=True).start()
+        return self
+
+    def result(self) -> Opened:
+        """Raises BundleError, or LibtorchError with the library's own message."""
+        return self._opened.result()
+
+    def _run(self) -> None:
+        try:
+            self._opened.set_result(self._open())
+        except BaseException as error:
+            self._opened.set_exception(error)
+
+    def _open(self) -> Opened:
+        bundle = Bundle.open(Path(self.settings.bundle))
+        self._mark("bundle_opened", START)
+        cuda = bundle.manifest.machine.device == "cuda"
+        with ThreadPoolExecutor(thread_name_prefix="open") as pool:
+            context = pool.submit(begin_context) if cuda else None
+            self._refuse_unfit(bundle)
+            sink: Ring | HostMemory = Ring(bundle.index.chunk) if cuda else HostMemory(bundle.index.size)
+            stream = WeightStream(bundle, sink)
+            checked = pool.submit(bundle.verify_files)
+            stderr = StderrTail()
+            atexit.register(stderr.close)
+            faulthandler.enable(stderr.original)
+            # Read when libgomp is loaded, which is with libtorch.
+            os.environ["OMP_NUM_THREADS"] = str(self.settings.threads or cores())
+            torch = Libtorch(bundle.manifest.machine.device, stderr)
+            self._mark("libtorch", "bundle_opened")
+            device: Device = Host()
+            uploaded = None
+            if isinstance(sink, Ring):
+                assert context is not None
+                context.result()
+                device = Cuda()
+                self._mark("cuda_context", "bundle_opened")
+                weights = device.allocate(bundle.index.size)
+                uploaded = pool.submit(sink.drain, device, weights.address, bundle.index.size)
+            else:
+                weights = Memory(sink.address, bundle.index.size, sink)
+            # No library is opened before its checksum is known to be right.
+            checked.result()
+            self._mark("files_checked", "bundle_opened")
+            folder = ModelFolder.open(bundle.path / "model")
+            geometry = geometry_of(bundle, folder)
+
+            def opened(recipe: Recipe) -> Program:
+                package = Package(torch, bundle.path / recipe.library, *arity(recipe, geometry))
+                program = Program(recipe, package, torch, device, geometry)
+                package.use(constants(bundle, recipe, package, torch, weights.address))
+                program.rehearse()
+                self._mark(f"{recipe.kind}_warm", "cuda_context" if cuda else "libtorch")
+                return program
+
+            programs = Programs(bundle.manifest.packages, opened)
+            for future in [pool.submit(programs.open, recipe) for recipe in first_image(programs.recipes)]:
+                future.result()
+            stream.wait()
+            self._mark("weights_read", "bundle_opened", stream.finished)
+            if uploaded is not None:
+                uploaded.result()
+                self._mark("weights_on_device", "weights_read")
+        return Opened(bundle, folder, device, geometry, programs, weights)
+
+    def _refuse_unfit(self, bundle: Bundle) -> None:
+        baked = bundle.manifest.machine.device
+        reasons = bundle.unfit(describe(baked))
+        for flag, asked, made in (
+            ("--device", self.settings.device, baked),
+            ("--dtype", self.settings.dtype, bundle.manifest.dtype),
+        ):
+            if asked not in ("auto", made):
+                reasons.append(f"{flag} is {asked}, and it was baked for {made}")
+        if reasons:
+            raise BundleError(f"{self.settings.bundle}: does not fit: {'; '.join(reasons)}")
+
+    def _mark(self, name: str, since: str, at: float | None = None) -> None:
+        self.moments.append((name, since, now() if at is None else at))
+
+
+def first_image(recipes: Sequence[Recipe]) -> list[Recipe]:
+    """What a single image of the first size needs, slowest first."""
+    size = next((recipe.height, recipe.width) for recipe in recipes if recipe.kind == "step")
+    chosen = []
+    for kind in ("step", "decode", "text", "preview"):
+        fitting = [r for r in recipes if r.kind == kind and (kind == "text" or (r.height, r.width) == size)]
+        chosen += sorted(fitting, key=lambda recipe: recipe.images[1])[:1]
+    return chosen
+
+
+def geometry_of(bundle: Bundle, folder: ModelFolder) -> Geometry:
+    """The shapes that the model's configuration fixes."""
+    encoders = [name for name in ("text_encoder", "text_encoder_2") if name in folder.components]
+    texts = [folder.config(name) for name in encoders]
+    unet = folder.config("unet")
+    return Geometry(
+        channels=bundle.manifest.channels,
+        scale=bundle.manifest.scale,
+        dtype=bundle.manifest.dtype,
+        tokens=texts[0].get("max_position_embeddings", 77),
+        encoders=len(encoders),
+        width=unet["cross_attention_dim"],
+        pooled=texts[-1]["projection_dim"] if unet.get("addition_embed_type") == "text_time" else 0,
+    )
+
+
+def arity(recipe: Recipe, geometry: Geometry) -> tuple[int, int]:
+    """How many inputs and outputs the package has."""
+    pooled = 1 if geometry.pooled else 0
+    return {
+        "text": (geometry.encoders, 1 + pooled),
+        "step": (8 + pooled, 2),
+        "decode": (1, 1),
+        "preview": (1, 1),
+    }[recipe.kind]
+
+
+def constants(bundle: Bundle, recipe: Recipe, package: Package, torch: Libtorch, base: int) -> dict[str, int]:
+    """Handles of the package's weights, by the names that it calls them."""
+    wanted = package.constants()
+    missing = sorted(set(wanted.values()) - recipe.constants.keys())
+    if missing:
+        raise LibtorchError(f"{bundle.path / recipe.library}: its constant {missing[0]} is not in manifest.json")
+    handles = {}
+    for name, parameter in wanted.items():
+        spec = bundle.index.tensors[recipe.constants[parameter]]
+        handles[name] = torch.wrap(base + spec.offset, spec.dtype, spec.shape, spec.strides)
+    return handles

@@ -1,0 +1,156 @@
+"""A package ready to be called: where its inputs are put together, and its rehearsal. Imports no numpy."""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from predictor.engine.baked.device import Array, Device, Memory
+from predictor.engine.baked.libtorch import Libtorch, Package, Tensor
+from predictor.engine.baked.manifest import ITEM_SIZES, Dtype
+from predictor.engine.baked.manifest import Package as Recipe
+
+SCALARS = 8  # of a row: six coefficients of its sampler, timestep, guidance scale
+Input = tuple[int, Dtype, Sequence[int]]  # address, dtype, shape
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What every package of a bundle agrees on."""
+
+    channels: int  # of the latents
+    scale: int  # pixels per latent
+    dtype: Dtype  # of the text's hidden states
+    tokens: int
+    encoders: int  # text encoders: 1, or 2 for SDXL
+    width: int  # of the hidden states
+    pooled: int  # width of SDXL's pooled text, or 0
+
+    def latents_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Of one image of `size` pixels: channels, height, width."""
+        return self.channels, size[0] // self.scale, size[1] // self.scale
+
+    def latents_bytes(self, size: tuple[int, int]) -> int:
+        """Of one image; float32."""
+        channels, height, width = self.latents_shape(size)
+        return 4 * channels * height * width
+
+    @property
+    def hidden_bytes(self) -> int:
+        """Of one prompt's hidden states."""
+        return ITEM_SIZES[self.dtype] * self.tokens * self.width
+
+    @property
+    def pooled_bytes(self) -> int:
+        """Of one prompt's pooled text."""
+        return ITEM_SIZES[self.dtype] * self.pooled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slice:
+    """Some device memory, and what keeps it alive."""
+
+    address: int
+    owner: Tensor | Memory
+
+
+class Program:
+    """A package and the memory in which its inputs are put together. One thread calls it at a time."""
+
+    def __init__(self, recipe: Recipe, package: Package, torch: Libtorch, device: Device, geometry: Geometry) -> None:
+        self.recipe, self.package, self.torch, self.device, self.geometry = recipe, package, torch, device, geometry
+        self._staging: dict[str, Memory] = {}
+
+    def run(self, *inputs: Input) -> list[Tensor]:
+        """Outputs; on a GPU they are there when the calling thread's stream has come this far."""
+        handles: list[int] = []
+        try:
+            for address, dtype, shape in inputs:
+                handles.append(self.torch.wrap(address, dtype, shape))
+        except Exception:
+            for handle in handles:
+                self.torch.release(handle)
+            raise
+        return self.package.run(handles, self.device.stream)
+
+    def prompts(self, hidden: int, pooled: int, count: int) -> list[Input]:
+        """The step's inputs that describe the text, for `count` evaluations."""
+        geometry = self.geometry
+        inputs: list[Input] = [(hidden, geometry.dtype, (count, geometry.tokens, geometry.width))]
+        return inputs + ([(pooled, geometry.dtype, (count, geometry.pooled))] if geometry.pooled else [])
+
+    def staging(self, name: str, size: int) -> int:
+        """Address of this input's place, at least `size` bytes."""
+        if name not in self._staging or self._staging[name].size < size:
+            self._staging[name] = self.device.allocate(size)
+        return self._staging[name].address
+
+    def together(self, name: str, parts: "Sequence[Slice | Array | None]", size: int) -> int:
+        """`parts` of `size` bytes one after the other: where they are, if they are; None stands for zeros."""
+        first = parts[0]
+        if isinstance(first, Slice) and all(
+            isinstance(part, Slice) and part.owner is first.owner and part.address == first.address + number * size
+            for number, part in enumerate(parts)
+        ):
+            return first.address
+        place = self.staging(name, size * len(parts))
+        for number, part in enumerate(parts):
+            if part is None:
+                self.device.clear(place + number * size, size)
+            elif isinstance(part, Slice):
+                self.device.copy(place + number * size, part.address, size)
+            else:
+                self.device.upload(place + number * size, part)
+        return place
+
+    def rehearse(self) -> None:
+        """Run on zeros, so that the first real call finds kernels loaded and memory allocated."""
+        recipe, geometry = self.recipe, self.geometry
+        images, evaluations = recipe.images[0], recipe.evaluations[0]
+        size = recipe.height, recipe.width
+        text = max(geometry.hidden_bytes, 8 * geometry.tokens)
+        blank = self.device.allocate(max(images * geometry.latents_bytes(size), evaluations * text))
+        self.device.clear(blank.address, blank.size)
+        at = blank.address
+        latents: Input = (at, "float32", (images, *geometry.latents_shape(size)))
+        if recipe.kind == "text":
+            ids: Input = (at, "int64", (1, geometry.tokens))
+            self.run(*[ids] * geometry.encoders)
+        elif recipe.kind == "step":
+            index: Input = (at, "int64", (images,))
+            scalars: Input = (at, "float32", (images, SCALARS))
+            prompts = self.prompts(at, at, evaluations)
+            self.run(latents, latents, latents, scalars, *prompts, (at, "int64", (evaluations,)), index, index)
+        else:
+            self.run(latents)
+        self.device.wait()
+
+
+class Programs:
+    """A bundle's packages, each opened once: ahead of time, or when it is first needed."""
+
+    def __init__(self, recipes: Iterable[Recipe], opener: Callable[[Recipe], Program]) -> None:
+        self.recipes = tuple(recipes)
+        self._opener = opener
+        self._opened: dict[str, Future[Program]] = {}
+        self._lock = threading.Lock()
+
+    def open(self, recipe: Recipe) -> Program:
+        """The program, opened here unless another thread has begun to; raises what opening raised."""
+        with self._lock:
+            first = recipe.name not in self._opened
+            future = self._opened.setdefault(recipe.name, Future())
+        if first:
+            try:
+                future.set_result(self._opener(recipe))
+            except BaseException as error:
+                future.set_exception(error)
+        return future.result()
+
+    def best(self, kind: str, size: tuple[int, int], images: int) -> Program:
+        """For this many images: the smallest package that takes them, or else the largest."""
+        fitting = [r for r in self.recipes if r.kind == kind and (r.height, r.width) == size]
+        enough = [recipe for recipe in fitting if recipe.images[1] >= images]
+        if enough:
+            return self.open(min(enough, key=lambda recipe: recipe.images[1]))
+        return self.open(max(fitting, key=lambda recipe: recipe.images[1]))

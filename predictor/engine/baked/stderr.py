@@ -1,0 +1,68 @@
+"""What native libraries write to standard error, kept for error messages.
+
+libtorch and compiled packages report failure by a return code and write the reason to file descriptor 2. A thread
+passes everything on to where it was going, and remembers the end of it.
+"""
+
+import os
+import secrets
+import threading
+
+KEPT = 8192  # bytes: an exception's text, and the C++ frames that follow it
+PATIENCE = 2.0  # seconds that a reason may take from the library's write to this thread
+
+
+class StderrTail:
+    """Takes descriptor 2 over until `close`. One per process."""
+
+    def __init__(self) -> None:
+        self._original = os.dup(2)
+        self._reader, writer = os.pipe()
+        os.dup2(writer, 2)
+        os.close(writer)
+        self._kept = b""
+        self._awaited: tuple[bytes, threading.Event] | None = None
+        self._asking = threading.Lock()
+        self._thread = threading.Thread(target=self._relay, name="stderr", daemon=True)
+        self._thread.start()
+
+    @property
+    def original(self) -> int:
+        """The descriptor that was 2: for reports of a crash, which would die in the pipe."""
+        return self._original
+
+    def take(self) -> str:
+        """What was written since the last call, up to now."""
+        with self._asking:
+            # The pipe keeps the order: once the thread has seen this line, it has seen all before it.
+            line, seen = f"sdzero-{secrets.token_hex(8)}".encode(), threading.Event()
+            self._awaited = line, seen
+            os.write(2, line + b"\n")
+            seen.wait(PATIENCE)
+            taken, self._kept = self._kept, b""
+        return taken.decode(errors="replace").strip()
+
+    def close(self) -> None:
+        """Give descriptor 2 back."""
+        os.dup2(self._original, 2)
+        self._thread.join(PATIENCE)
+        os.close(self._original)
+
+    def _relay(self) -> None:
+        unfinished = b""
+        while chunk := os.read(self._reader, 65536):
+            *lines, unfinished = (unfinished + chunk).split(b"\n")
+            for line in lines:
+                if self._awaited and line.endswith(self._awaited[0]):
+                    rest = line.removesuffix(self._awaited[0])
+                    self._pass_on(rest + b"\n" if rest else b"")
+                    self._awaited[1].set()
+                else:
+                    self._pass_on(line + b"\n")
+        self._pass_on(unfinished)
+        os.close(self._reader)
+
+    def _pass_on(self, text: bytes) -> None:
+        self._kept = (self._kept + text)[-KEPT:]
+        while text:
+            text = text[os.write(self._original, text) :]

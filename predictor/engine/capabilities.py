@@ -1,0 +1,99 @@
+"""What a loaded model can do, as the server and its clients are told."""
+
+from typing import Any
+
+from predictor.core.request import PARAMETERS, Capabilities
+from predictor.engine.folder import ModelFolder
+from predictor.engine.samplers import SAMPLERS
+from predictor.engine.tokens import Tokenizer
+from predictor.settings import EngineSettings
+
+SAMPLER_OF_SCHEDULER = {
+    "DDIMScheduler": "ddim",
+    "EulerDiscreteScheduler": "euler",
+    "EulerAncestralDiscreteScheduler": "euler_a",
+    "DPMSolverMultistepScheduler": "dpmpp_2m",
+    "LCMScheduler": "lcm",
+}
+# PNDM, the scheduler in Stable Diffusion 1.x folders, keeps four outputs; DPM++ 2M needs fewer steps and one.
+OTHER_SAMPLER = "dpmpp_2m"
+
+
+def default_sampler(scheduler: dict[str, Any]) -> str:
+    """The sampler that stands for the folder's own scheduler."""
+    sampler = SAMPLER_OF_SCHEDULER.get(str(scheduler.get("_class_name")), OTHER_SAMPLER)
+    return "dpmpp_2m_karras" if sampler == "dpmpp_2m" and scheduler.get("use_karras_sigmas") else sampler
+
+
+def of_denoiser(
+    folder: ModelFolder,
+    settings: EngineSettings,
+    tokenizer: Tokenizer,
+    *,
+    revision: str,
+    runtime: str,
+    device: str,
+    dtype: str,
+    scale: int,
+    native: tuple[int, int],
+    max_pixels: int,
+    sizes: tuple[tuple[int, int], ...] = (),
+) -> Capabilities:
+    """Of a UNet model that steps with others; `scale` in pixels per latent, `native` and `sizes` in pixels."""
+    sampler = default_sampler(folder.config("scheduler"))
+    return Capabilities(
+        architecture=folder.architecture,
+        revision=revision,
+        runtime=runtime,
+        device=device,
+        dtype=dtype,
+        parameters=tuple(PARAMETERS),
+        samplers=tuple(SAMPLERS),
+        default_sampler=sampler,
+        default_steps=4 if sampler == "lcm" else 25,
+        default_guidance_scale=1.0 if sampler == "lcm" else 7.5,
+        default_height=native[0],
+        default_width=native[1],
+        max_pixels=max_pixels,
+        min_side=8 * scale,
+        size_multiple=8 * max(1, scale // 8),
+        max_prompt_tokens=tokenizer.max_length - 2,
+        previews=True,
+        sizes=sizes,
+        **_bounds(settings),
+    )
+
+
+def of_pipeline(
+    folder: ModelFolder, settings: EngineSettings, parameters: tuple[str, ...], side: int, device: str, dtype: str
+) -> Capabilities:
+    """Of any other pipeline, which takes `parameters` and draws squares of `side` pixels unless told otherwise."""
+    return Capabilities(
+        architecture=folder.architecture,
+        revision=folder.revision(),
+        runtime="pipeline",
+        device=device,
+        dtype=dtype,
+        parameters=parameters,
+        samplers=("own",),
+        default_sampler="own",
+        default_steps=28,
+        default_guidance_scale=5.0,
+        default_height=side,
+        default_width=side,
+        max_pixels=settings.max_pixels or 4 * side * side,
+        min_side=64,
+        size_multiple=16,
+        max_prompt_tokens=None,
+        previews=False,
+        **_bounds(settings),
+    )
+
+
+def _bounds(settings: EngineSettings) -> dict[str, Any]:
+    return {
+        "max_steps": settings.max_steps,
+        "max_guidance_scale": 50.0,
+        "max_images": settings.max_images,
+        "max_prompt_bytes": settings.max_prompt_bytes,
+    }
