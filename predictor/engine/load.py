@@ -126,8 +126,9 @@ def _denoiser(
     mark("weights_read", "interpreter", reader.finished)
     mark("modules_built", "cuda_context" if cuda else "torch", None)
 
-    # SDXL's decoder overflows in half precision, and its folder says so.
-    vae_dtype = torch.float32 if folder.config("vae").get("force_upcast") and half and cuda else dtype
+    # SDXL's decoder overflows in half precision, and its folder says so; in folders of older models it is a default.
+    upcast = len(encoders) == 2 and folder.config("vae").get("force_upcast")
+    vae_dtype = torch.float32 if upcast and half and cuda else dtype
     # Not `module.to`: diffusers overrides it to warn about a cast that is meant.
     move: Any = torch.nn.Module.to
     runtime = EagerRuntime(

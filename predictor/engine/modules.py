@@ -132,8 +132,9 @@ def _known(name: str, wanted: dict[str, Any]) -> str:
 def _only_what_runs() -> AbstractContextManager[None]:
     """Import diffusers' models without transformers and torch's compiler: two thirds of their import time.
 
-    A UNet and a VAE call neither. diffusers asks the first whether it is installed, and of the second it wants two
-    decorators that do nothing unless a model is compiled. Whoever does call them later imports the real ones.
+    A UNet and a VAE call neither, nor PEFT, which would import transformers. diffusers asks of these two whether they
+    are installed, and of the compiler it wants two decorators that do nothing unless a model is compiled. Whoever does
+    call them later imports the real ones.
     """
 
     def unchanged(function: Any = None, *_: Any, **__: Any) -> Any:
@@ -141,7 +142,7 @@ def _only_what_runs() -> AbstractContextManager[None]:
 
     compiler = types.ModuleType("torch._dynamo")
     vars(compiler).update(allow_in_graph=unchanged, disable=unchanged)
-    return stand_ins({"transformers": None, "torch._dynamo": compiler})
+    return stand_ins({"transformers": None, "peft": None, "torch._dynamo": compiler})
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from predictor.engine.baked.runtime import BakedRuntime
 from predictor.engine.capabilities import of_denoiser
 from predictor.engine.denoiser import Denoiser
 from predictor.engine.folder import FolderError, ModelFolder
+from predictor.engine.preview import LatentRGB
 from predictor.engine.samplers import NoiseSchedule
 from predictor.engine.tokens import Tokenizer
 from predictor.settings import EngineSettings
@@ -36,11 +37,12 @@ def load_bundle(
     manifest = opened.bundle.manifest
     runtime = BakedRuntime(opened.device, opened.geometry, opened.programs, opened.weights)
     sizes = tuple({(r.height, r.width): None for r in manifest.packages if r.kind == "step"})
+    previews = any(recipe.kind == "preview" for recipe in manifest.packages)
     denoiser = Denoiser(
         runtime,
         tokenizers,
         NoiseSchedule.from_config(folder.config("scheduler")),
-        runtime,
+        runtime if previews else LatentRGB.load(folder.path, sdxl=len(tokenizers) == 2),
         channels=manifest.channels,
         scale=manifest.scale,
         zero_empty_prompt=bool(folder.index.get("force_zeros_for_empty_prompt")),

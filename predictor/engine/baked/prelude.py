@@ -24,7 +24,7 @@ from predictor.core.timeline import START
 from predictor.engine.baked.bundle import Bundle, BundleError
 from predictor.engine.baked.cuda import Cuda, begin_context
 from predictor.engine.baked.device import Device, Host, Memory
-from predictor.engine.baked.libtorch import Libtorch, LibtorchError, Package
+from predictor.engine.baked.libtorch import DeviceName, Libtorch, LibtorchError, Package
 from predictor.engine.baked.machine import describe
 from predictor.engine.baked.manifest import Package as Recipe
 from predictor.engine.baked.program import Geometry, Program, Programs
@@ -79,51 +79,74 @@ class Prelude:
         self._mark("bundle_opened", START)
         cuda = bundle.manifest.machine.device == "cuda"
         with ThreadPoolExecutor(thread_name_prefix="open") as pool:
+            # Neither knows of the bundle yet; both take long.
+            libraries = pool.submit(self._libtorch, bundle.manifest.machine.device)
             context = pool.submit(begin_context) if cuda else None
             self._refuse_unfit(bundle)
             sink: Ring | HostMemory = Ring(bundle.index.chunk) if cuda else HostMemory(bundle.index.size)
-            stream = WeightStream(bundle, sink)
-            checked = pool.submit(bundle.verify_files)
-            stderr = StderrTail()
-            atexit.register(stderr.close)
-            faulthandler.enable(stderr.original)
-            # Read when libgomp is loaded, which is with libtorch.
-            os.environ["OMP_NUM_THREADS"] = str(self.settings.threads or cores())
-            torch = Libtorch(bundle.manifest.machine.device, stderr)
-            self._mark("libtorch", "bundle_opened")
-            device: Device = Host()
-            uploaded = None
-            if isinstance(sink, Ring):
-                assert context is not None
-                context.result()
-                device = Cuda()
-                self._mark("cuda_context", "bundle_opened")
-                weights = device.allocate(bundle.index.size)
-                uploaded = pool.submit(sink.drain, device, weights.address, bundle.index.size)
-            else:
-                weights = Memory(sink.address, bundle.index.size, sink)
-            # No library is opened before its checksum is known to be right.
-            checked.result()
-            self._mark("files_checked", "bundle_opened")
-            folder = ModelFolder.open(bundle.path / "model")
-            geometry = geometry_of(bundle, folder)
+            try:
+                return self._open_on(bundle, sink, pool, libraries, context)
+            except BaseException as error:
+                if isinstance(sink, Ring):
+                    sink.stop(error)  # or its thread, and the pool with it, would wait for ever
+                raise
 
-            def opened(recipe: Recipe) -> Program:
-                package = Package(torch, bundle.path / recipe.library, *arity(recipe, geometry))
-                program = Program(recipe, package, torch, device, geometry)
-                package.use(constants(bundle, recipe, package, torch, weights.address))
-                program.rehearse()
-                self._mark(f"{recipe.kind}_warm", "cuda_context" if cuda else "libtorch")
-                return program
+    def _libtorch(self, device: DeviceName) -> Libtorch:
+        stderr = StderrTail()
+        atexit.register(stderr.close)
+        faulthandler.enable(stderr.original)
+        # Read when libgomp is loaded, which is with libtorch. Threads that wait by spinning slow each other down many
+        # times over on cores that they share with anything else.
+        os.environ["OMP_NUM_THREADS"] = str(self.settings.threads or cores())
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        torch = Libtorch(device, stderr)
+        self._mark("libtorch", "bundle_opened")
+        return torch
 
-            programs = Programs(bundle.manifest.packages, opened)
-            for future in [pool.submit(programs.open, recipe) for recipe in first_image(programs.recipes)]:
-                future.result()
-            stream.wait()
-            self._mark("weights_read", "bundle_opened", stream.finished)
-            if uploaded is not None:
-                uploaded.result()
-                self._mark("weights_on_device", "weights_read")
+    def _open_on(
+        self,
+        bundle: Bundle,
+        sink: Ring | HostMemory,
+        pool: ThreadPoolExecutor,
+        libraries: Future[Libtorch],
+        context: Future[None] | None,
+    ) -> Opened:
+        stream = WeightStream(bundle, sink)
+        checked = pool.submit(bundle.verify_files)
+        torch = libraries.result()
+        device: Device = Host()
+        uploaded = None
+        if isinstance(sink, Ring):
+            assert context is not None
+            context.result()
+            device = Cuda()
+            self._mark("cuda_context", "bundle_opened")
+            weights = device.allocate(bundle.index.size)
+            uploaded = pool.submit(sink.drain, device, weights.address, bundle.index.size)
+        else:
+            weights = Memory(sink.address, bundle.index.size, sink)
+        # No library is opened before its checksum is known to be right.
+        checked.result()
+        self._mark("files_checked", "bundle_opened")
+        folder = ModelFolder.open(bundle.path / "model")
+        geometry = geometry_of(bundle, folder)
+
+        def opened(recipe: Recipe) -> Program:
+            package = Package(torch, bundle.path / recipe.library, *arity(recipe, geometry))
+            program = Program(recipe, package, torch, device, geometry)
+            package.use(constants(bundle, recipe, package, torch, weights.address))
+            program.rehearse()
+            self._mark(f"{recipe.kind}_warm", "files_checked")
+            return program
+
+        programs = Programs(bundle.manifest.packages, device.name, opened)
+        for future in [programs.begin(recipe) for recipe in first_image(programs.recipes)]:
+            future.result()
+        stream.wait()
+        self._mark("weights_read", "bundle_opened", stream.finished)
+        if uploaded is not None:
+            uploaded.result()
+            self._mark("weights_on_device", "weights_read")
         return Opened(bundle, folder, device, geometry, programs, weights)
 
     def _refuse_unfit(self, bundle: Bundle) -> None:

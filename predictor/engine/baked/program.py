@@ -1,17 +1,20 @@
 """A package ready to be called: where its inputs are put together, and its rehearsal. Imports no numpy."""
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar, get_args
 
 from predictor.engine.baked.device import Array, Device, Memory
-from predictor.engine.baked.libtorch import Libtorch, Package, Tensor
-from predictor.engine.baked.manifest import ITEM_SIZES, Dtype
+from predictor.engine.baked.libtorch import DeviceName, Libtorch, Package, Tensor
+from predictor.engine.baked.manifest import ITEM_SIZES, Dtype, Kind
 from predictor.engine.baked.manifest import Package as Recipe
 
 SCALARS = 8  # of a row: six coefficients of its sampler, timestep, guidance scale
 Input = tuple[int, Dtype, Sequence[int]]  # address, dtype, shape
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -127,30 +130,35 @@ class Program:
 
 
 class Programs:
-    """A bundle's packages, each opened once: ahead of time, or when it is first needed."""
+    """A bundle's packages, each opened once: ahead of time, or when it is first needed.
 
-    def __init__(self, recipes: Iterable[Recipe], opener: Callable[[Recipe], Program]) -> None:
+    On a GPU each kind of package has a thread of its own, in which it is opened, rehearsed and run: cuDNN's plans and
+    cuBLAS's handles belong to a thread, torch's memory to the thread's stream, and a rehearsal elsewhere prepares
+    nothing. The CPU has one thread for all, or each would bring along its own team of OpenMP threads.
+    """
+
+    def __init__(self, recipes: Iterable[Recipe], device: DeviceName, opener: Callable[[Recipe], Program]) -> None:
         self.recipes = tuple(recipes)
         self._opener = opener
         self._opened: dict[str, Future[Program]] = {}
-        self._lock = threading.Lock()
+        kinds: tuple[Kind, ...] = get_args(Kind)
+        threads = [ThreadPoolExecutor(1, thread_name_prefix=kind) for kind in kinds[: 1 if device == "cpu" else None]]
+        self._threads = dict(zip(kinds, threads * len(kinds), strict=False))
 
-    def open(self, recipe: Recipe) -> Program:
-        """The program, opened here unless another thread has begun to; raises what opening raised."""
-        with self._lock:
-            first = recipe.name not in self._opened
-            future = self._opened.setdefault(recipe.name, Future())
-        if first:
-            try:
-                future.set_result(self._opener(recipe))
-            except BaseException as error:
-                future.set_exception(error)
-        return future.result()
+    def begin(self, recipe: Recipe) -> "Future[Program]":
+        """Open it in its thread, unless that has begun."""
+        if recipe.name not in self._opened:
+            self._opened[recipe.name] = self._threads[recipe.kind].submit(self._opener, recipe)
+        return self._opened[recipe.name]
 
-    def best(self, kind: str, size: tuple[int, int], images: int) -> Program:
+    def best(self, kind: Kind, size: tuple[int, int], images: int) -> Program:
         """For this many images: the smallest package that takes them, or else the largest."""
         fitting = [r for r in self.recipes if r.kind == kind and (r.height, r.width) == size]
         enough = [recipe for recipe in fitting if recipe.images[1] >= images]
         if enough:
-            return self.open(min(enough, key=lambda recipe: recipe.images[1]))
-        return self.open(max(fitting, key=lambda recipe: recipe.images[1]))
+            return self.begin(min(enough, key=lambda recipe: recipe.images[1])).result()
+        return self.begin(max(fitting, key=lambda recipe: recipe.images[1])).result()
+
+    def run(self, kind: Kind, work: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+        """`work` in the thread of a kind."""
+        return self._threads[kind].submit(work, *arguments, **named).result()

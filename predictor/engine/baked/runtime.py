@@ -60,13 +60,63 @@ class BakedRuntime:
     @_device_full
     def encode(self, prompts: list[Tokens | None]) -> list[Embedding]:
         """Hidden states per prompt and, for SDXL, its pooled text; zeros where there is no prompt."""
-        return [Embedding(self._zeros() if prompt is None else self._encode(prompt)) for prompt in prompts]
+        program = self.programs.best("text", (0, 0), 1)
+        self._settle()  # steps may still read embeddings that are about to make room
+        return self.programs.run("text", self._encode, program, prompts)
 
     @_device_full
     def step(self, rows: list[StepRow]) -> list[State]:
         """One call for all rows; a row whose guidance is off costs one evaluation of the UNet instead of two."""
         size = self._size(rows[0])
         program = self.programs.best("step", size, len(rows))
+        return self.programs.run("step", self._step, program, rows, size)
+
+    def denoised(self, state: State) -> Floats:
+        """The last estimate of the finished latents, float32 [channels, height/8, width/8]."""
+        own = _own(state)
+        latents = np.empty(self.geometry.latents_shape(own.size), np.float32)
+        self.programs.run("step", self.device.download, own.denoised.address, latents)
+        return latents
+
+    @_device_full
+    def decode(self, states: list[State]) -> list[Pixels]:
+        """Latents → uint8 [height, width, 3], as many at once as the package takes."""
+        pictures: list[Pixels] = []
+        left = [_own(state) for state in states]
+        self._settle()
+        while left:
+            size = left[0].size
+            program = self.programs.best("decode", size, len(left))
+            count = min(len(left), program.recipe.images[1])
+            now, left = left[:count], left[count:]
+            now += now[-1:] * (program.recipe.images[0] - count)
+            latents = [state.latents for state in now]
+            pictures += list(self.programs.run("decode", self._pixels, program, latents, size, size)[:count])
+        return pictures
+
+    def picture(self, latents: Floats) -> Pixels:
+        """A denoised estimate → a small picture, uint8 [height/8, width/8, 3]."""
+        small = latents.shape[1], latents.shape[2]
+        size = small[0] * self.geometry.scale, small[1] * self.geometry.scale
+        program = self.programs.best("preview", size, 1)
+        picture: Pixels = self.programs.run("preview", self._pixels, program, [latents], size, small)[0]
+        return picture
+
+    def capacity(self, height: int, width: int) -> int:
+        """Rows of this size (pixels) that a package takes at once; `DeviceFull` tells if memory allows fewer."""
+        steps = [recipe for recipe in self.programs.recipes if recipe.kind == "step"]
+        return max((r.images[1] for r in steps if (r.height, r.width) == (height, width)), default=0)
+
+    def _settle(self) -> None:
+        """Until every step that was asked for is done: their results may be read by others, their inputs freed."""
+        self.programs.run("step", self.device.wait)
+
+    def _encode(self, program: Program, prompts: list[Tokens | None]) -> list[Embedding]:
+        embeddings = [Embedding(self._zeros() if ids is None else self._encoded(program, ids)) for ids in prompts]
+        self.device.wait()
+        return embeddings
+
+    def _step(self, program: Program, rows: list[StepRow], size: tuple[int, int]) -> list[State]:
         following, denoised = program.run(*self._step_inputs(program, rows, size))
         self.device.keep_up()
         stride = self.geometry.latents_bytes(size)
@@ -81,46 +131,15 @@ class BakedRuntime:
             for row in range(len(rows))
         ]
 
-    def denoised(self, state: State) -> Floats:
-        """The last estimate of the finished latents, float32 [channels, height/8, width/8]."""
-        own = _own(state)
-        latents = np.empty(self.geometry.latents_shape(own.size), np.float32)
-        self.device.download(own.denoised.address, latents)
-        return latents
-
-    @_device_full
-    def decode(self, states: list[State]) -> list[Pixels]:
-        """Latents → uint8 [height, width, 3], as many at once as the package takes."""
-        pictures: list[Pixels] = []
-        left = [_own(state) for state in states]
-        while left:
-            size = left[0].size
-            program = self.programs.best("decode", size, len(left))
-            count = min(len(left), program.recipe.images[1])
-            now, left = left[:count], left[count:]
-            now += now[-1:] * (program.recipe.images[0] - count)
-            latents = program.together("latents", [state.latents for state in now], self.geometry.latents_bytes(size))
-            (levels,) = program.run((latents, "float32", (len(now), *self.geometry.latents_shape(size))))
-            pixels = np.empty((len(now), *size, 3), np.uint8)
-            self.device.download(levels.address, pixels)
-            pictures += list(pixels[:count])
-        return pictures
-
-    def picture(self, latents: Floats) -> Pixels:
-        """A denoised estimate → a small picture, uint8 [height/8, width/8, 3]."""
-        shape = latents.shape
-        size = shape[1] * self.geometry.scale, shape[2] * self.geometry.scale
-        program = self.programs.best("preview", size, 1)
-        address = program.together("latents", [latents], latents.nbytes)
-        (levels,) = program.run((address, "float32", (1, *shape)))
-        pixels = np.empty((*shape[1:], 3), np.uint8)
+    def _pixels(
+        self, program: Program, latents: Sequence[Slice | Floats], size: tuple[int, int], shown: tuple[int, int]
+    ) -> Pixels:
+        """Latents of pictures of `size` → uint8 [images, height, width, 3] with the height and width `shown`."""
+        address = program.together("latents", latents, self.geometry.latents_bytes(size))
+        (levels,) = program.run((address, "float32", (len(latents), *self.geometry.latents_shape(size))))
+        pixels = np.empty((len(latents), *shown, 3), np.uint8)
         self.device.download(levels.address, pixels)
         return pixels
-
-    def capacity(self, height: int, width: int) -> int:
-        """Rows of this size (pixels) that a package takes at once; `DeviceFull` tells if memory allows fewer."""
-        steps = [recipe for recipe in self.programs.recipes if recipe.kind == "step"]
-        return max((r.images[1] for r in steps if (r.height, r.width) == (height, width)), default=0)
 
     def _step_inputs(self, program: Program, rows: list[StepRow], size: tuple[int, int]) -> list[Input]:
         least, least_evaluations = program.recipe.images[0], program.recipe.evaluations[0]
@@ -177,8 +196,7 @@ class BakedRuntime:
         self.device.upload(base, joined)
         return [base + place for place in places]
 
-    def _encode(self, prompt: Tokens) -> _Embedding:
-        program = self.programs.best("text", (0, 0), 1)
+    def _encoded(self, program: Program, prompt: Tokens) -> _Embedding:
         places = self._small(program, *prompt)
         outputs = program.run(*[(place, "int64", (1, self.geometry.tokens)) for place in places])
         slices = [Slice(output.address, output) for output in outputs]

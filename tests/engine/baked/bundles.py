@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from predictor.engine.baked.bundle import (
     FORMAT,
     Bundle,
+    BundleError,
     File,
     Machine,
     Manifest,
@@ -112,6 +114,20 @@ def rewrite(path: Path, raw: bytes) -> None:
 def make(path: Path, **changes: Any) -> Bundle:
     """The same, opened."""
     return Bundle.open(write(path, **changes))
+
+
+def refused(path: Path, *words: str) -> str:
+    """Why `path` is refused; the message names the bundle and says what to do."""
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(path).verify_files()
+    message = str(caught.value)
+    assert str(path) in message
+    assert f"sdzero bake MODEL --out {path}" in message or "Upgrade sdzero" in message
+    assert message.isprintable()
+    assert len(message) < 1000
+    for word in words:
+        assert word in message
+    return message
 
 
 def flip(file: Path, at: int, mask: int = 1) -> None:

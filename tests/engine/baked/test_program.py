@@ -104,7 +104,7 @@ def test_the_smallest_package_that_takes_all_images_is_chosen() -> None:
         opened.append(chosen.name)
         return Program(chosen, NOTHING, NOTHING, Host(), GEOMETRY)
 
-    programs = Programs(recipes, opener)
+    programs = Programs(recipes, "cpu", opener)
     chosen = [programs.best("step", (64, 64), images).recipe.name for images in (1, 2, 16, 40, 1)]
     assert chosen == ["one", "many", "many", "many", "one"]
     assert programs.best("step", (128, 128), 3).recipe.name == "large"
@@ -115,7 +115,7 @@ def test_a_package_that_cannot_be_opened_says_so_every_time() -> None:
     def opener(_: Recipe) -> Program:
         raise ValueError("damaged")
 
-    programs = Programs([recipe("one")], opener)
+    programs = Programs([recipe("one")], "cpu", opener)
     for _ in range(2):
         with pytest.raises(ValueError, match="damaged"):
             programs.best("step", (64, 64), 1)

@@ -1,4 +1,4 @@
-"""Chunks through the ring. The GPU is stood in for by memory; `make gpu` runs the real one."""
+"""Chunks through the ring. The GPU is stood in for by memory; a benchmark on one moves real weights."""
 
 import ctypes
 import random
@@ -76,3 +76,28 @@ def test_every_byte_arrives_however_many_readers_and_chunks(monkeypatch: pytest.
         reader.join()
     assert ctypes.string_at(target.address, len(file)) == file
     assert cuda.locked == [], "memory stays page-locked for as long as it is needed"
+
+
+def test_a_reader_that_fails_ends_the_copying(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring, "Stream", Stream)
+    sink, cuda = Ring(CHUNK), Stand()
+    drain = threading.Thread(target=sink.drain, args=(cuda, 0, CHUNK))
+    drain.start()
+    sink.stop(ValueError("damaged"))
+    drain.join(30)
+    assert not drain.is_alive()
+
+
+def test_copying_that_fails_ends_the_readers() -> None:
+    class Broken(Stand):
+        def call(self, name: str, *arguments: Any) -> None:
+            raise OSError("the bus is gone")
+
+    sink = Ring(CHUNK)
+    for number in range(SLOTS):
+        sink.buffer(number * CHUNK, CHUNK).release()
+    with pytest.raises(OSError, match="the bus is gone"):
+        sink.drain(Broken(), 0, CHUNK)  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(OSError, match="the bus is gone"):
+            sink.buffer(SLOTS * CHUNK, CHUNK)

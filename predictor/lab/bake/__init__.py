@@ -1,0 +1,1 @@
+"""A model folder → a bundle: exported, compiled and packed ahead of time."""
