@@ -33,6 +33,7 @@ class Predictor:
     http_port: int
     grpc_port: int
     output: Path
+    any_size: bool  # whether it draws other sizes than those that it was compiled for
 
     @property
     def url(self) -> str:
@@ -123,7 +124,7 @@ def sdzero() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "predictor.cli", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=clean_environment(), cwd=ROOT, timeout=180)
+        return subprocess.run(command, capture_output=True, text=True, env=clean_environment(), cwd=ROOT, timeout=600)
 
     return run
 
@@ -133,17 +134,17 @@ def start_predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callab
     """Starts predictors, with further flags as keywords; ends them after the last test."""
     started: list[Predictor] = []
 
-    def begin(model: Path = MODEL, ready: bool = True, **flags: Any) -> Predictor:
+    def begin(model: Path | None = MODEL, ready: bool = True, **flags: Any) -> Predictor:
         # On the CPU with one thread a picture is the same to the bit each time.
-        fixed = {"model_name": NAME, "device": "cpu", "threads": 1}
+        fixed = {"model_name": NAME, "device": "cpu", "threads": 1} | ({"model": model} if model else {})
         flags = fixed | {"http_port": free_port(), "grpc_port": free_port()} | flags
-        command: list[str] = [sys.executable, "-m", "predictor.cli", "serve-predictor", "--model", str(model)]
+        command: list[str] = [sys.executable, "-m", "predictor.cli", "serve-predictor"]
         for name, value in flags.items():
             command += [f"--{name.replace('_', '-')}", str(value)]
         output = tmp_path_factory.mktemp("predictor") / "output"
         with output.open("wb") as sink:
             popen = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=clean_environment(), cwd=ROOT)
-        predictor = Predictor(popen, flags["http_port"], flags["grpc_port"], output)
+        predictor = Predictor(popen, flags["http_port"], flags["grpc_port"], output, any_size="bundle" not in flags)
         started.append(predictor)
         if ready:
             predictor.wait_until_ready()
@@ -156,6 +157,19 @@ def start_predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callab
 
 
 @pytest.fixture(scope="session")
-def predictor(start_predictor: Callable[..., Predictor]) -> Predictor:
-    """One predictor for all tests; a test that hurts it leaves it ready."""
-    return start_predictor()
+def demo_bundle(
+    sdzero: Callable[..., subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The demo model, baked for this CPU; minutes where its packages have not been compiled before."""
+    bundle = tmp_path_factory.mktemp("baked") / "shapes.bundle"
+    ended = sdzero("bake", MODEL, "--device", "cpu", "--out", bundle)
+    assert ended.returncode == 0, ended.stderr
+    return bundle
+
+
+@pytest.fixture(scope="session", params=["eager", "baked"])
+def predictor(request: pytest.FixtureRequest, start_predictor: Callable[..., Predictor]) -> Predictor:
+    """One predictor of each runtime for all tests; a test that hurts it leaves it ready."""
+    if request.param == "eager":
+        return start_predictor()
+    return start_predictor(model=None, bundle=request.getfixturevalue("demo_bundle"))

@@ -85,13 +85,28 @@ def test_pixels_depend_on_the_request_alone(predictor, threads):
     assert apart(alone, predictor.picture(PROMPT, **OURS | {"seed": 8})) > 2
 
     before = predictor.shared_steps()
-    others = [threads.submit(predictor.pictures, prompt, **fields) for prompt, fields in STRANGERS]
+    strangers = [(prompt, fields) for prompt, fields in STRANGERS if predictor.any_size or "height" not in fields]
+    others = [threads.submit(predictor.pictures, prompt, **fields) for prompt, fields in strangers]
     ours = [threads.submit(predictor.picture, PROMPT, **OURS) for _ in range(2)]
     for future in ours:
         assert apart(alone, future.result()) <= 2
     sizes = [picture.shape[:2] for future in others for picture in future.result()]
-    assert sizes == [(128, 128)] * 4 + [(64, 96)] + [(128, 128)] * 2
+    assert sizes == [(128, 128)] * 4 + [(64, 96)] * predictor.any_size + [(128, 128)] * 2
     assert predictor.shared_steps() > before
+
+
+def test_a_bundle_runs_without_torchs_python(predictor):
+    predictor.picture(PROMPT, **OURS)
+    libraries = Path(f"/proc/{predictor.engine_pid()}/maps").read_text()
+    assert "libtorch_cpu.so" in libraries
+    assert ("libtorch_python.so" in libraries) == predictor.any_size
+
+
+def test_a_size_that_was_not_compiled_is_refused_with_those_that_were(predictor):
+    reply = predictor.infer(PROMPT, height=64, width=96)
+    assert (reply.status_code == 200) == predictor.any_size
+    if not predictor.any_size:
+        assert "height and width: got 64 x 96; allowed: 128 x 128" in reply.json()["error"]
 
 
 def test_a_newcomer_joins_what_runs_and_changes_neither_picture(predictor, decoded):
@@ -267,9 +282,11 @@ def test_metrics_of_a_burst_and_of_the_start(predictor, threads):
     assert predictor.shared_steps() > shared
     assert predictor.metric("sdzero_gpu_seconds_total") > seconds
     assert predictor.metric("sdzero_images_total") - images == 4
+    eager = ("torch", "modules_built", "weights_on_device", "warm")
+    baked = ("bundle_opened", "libtorch", "files_checked", "tokenizers", "text_warm", "step_warm", "decode_warm")
     for process, phases in {
         "server": ("interpreter", "imports", "assembled", "listening", "engine_ready", "first_request", "first_image"),
-        "engine": ("interpreter", "torch", "weights_read", "modules_built", "weights_on_device", "warm", "ready"),
+        "engine": ("interpreter", "weights_read", *(eager if predictor.any_size else baked), "ready"),
     }.items():
         for phase in phases:
             sample = f'sdzero_cold_start_seconds_count{{phase="{phase}",process="{process}"}}'
@@ -282,7 +299,7 @@ def test_the_timeline_command_draws_the_start_and_prints_it_for_machines(predict
     assert (run.returncode, run.stderr) == (0, "")
     timeline = json.loads(run.stdout)
     names = {(phase["process"], phase["name"]) for phase in timeline["phases"]}
-    assert {("engine", "torch"), ("engine", "ready"), ("server", "imports"), ("server", "first_image")} <= names
+    assert {("engine", "weights_read"), ("engine", "ready"), ("server", "imports"), ("server", "first_image")} <= names
     assert timeline["ready"] is True
     assert all(phase["seconds"] >= 0 for phase in timeline["phases"])
     run = sdzero("timeline", predictor.url)

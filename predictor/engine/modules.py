@@ -5,8 +5,11 @@ before torch was imported, and a module's parameters simply become views of that
 """
 
 import contextlib
+import importlib
+import logging
 import math
 import re
+import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -20,6 +23,8 @@ from predictor.engine.clip import TextEncoder
 from predictor.engine.folder import ModelFolder
 from predictor.engine.weights import WeightError, WeightReader
 from predictor.lazily import stand_ins
+
+log = logging.getLogger(__name__)
 
 DTYPES = {
     "F64": torch.float64,
@@ -82,18 +87,14 @@ def build(
 
 def unet(folder: ModelFolder, reader: WeightReader, paths: list[Path]) -> nn.Module:
     """UNet2DConditionModel."""
-    with _only_what_runs():
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    return build(lambda: UNet2DConditionModel.from_config(folder.config("unet")), paths, reader)
+    kind = _diffusers_class("models.unets.unet_2d_condition", "UNet2DConditionModel")
+    return build(lambda: kind.from_config(folder.config("unet")), paths, reader)
 
 
 def vae(folder: ModelFolder, reader: WeightReader, paths: list[Path]) -> nn.Module:
     """AutoencoderKL without its encoder."""
-    with _only_what_runs():
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    return build(lambda: AutoencoderKL.from_config(folder.config("vae")), paths, reader, skip=("encoder", "quant_conv"))
+    kind = _diffusers_class("models.autoencoders.autoencoder_kl", "AutoencoderKL")
+    return build(lambda: kind.from_config(folder.config("vae")), paths, reader, skip=("encoder", "quant_conv"))
 
 
 def text_encoder(folder: ModelFolder, component: str, reader: WeightReader, paths: list[Path]) -> TextEncoder:
@@ -127,6 +128,18 @@ def _known(name: str, wanted: dict[str, Any]) -> str:
     if old := OLD_ATTENTION.fullmatch(name):
         return f"{old[1]}.{RENAMED[old[2]]}.{old[3]}"
     return name
+
+
+def _diffusers_class(module: str, name: str) -> Any:
+    """A class of diffusers, imported the quick way, or the ordinary one where something installed beside insists."""
+    try:
+        with _only_what_runs():
+            return getattr(importlib.import_module(f"diffusers.{module}"), name)
+    except (ImportError, RuntimeError) as error:  # diffusers' own lazy imports turn the one into the other
+        log.warning("diffusers needs transformers or torch's compiler here, and starts slower: %s", error)
+    for half_imported in [loaded for loaded in sys.modules if loaded.partition(".")[0] == "diffusers"]:
+        del sys.modules[half_imported]
+    return getattr(importlib.import_module(f"diffusers.{module}"), name)
 
 
 def _only_what_runs() -> AbstractContextManager[None]:

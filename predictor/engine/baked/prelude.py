@@ -10,8 +10,6 @@ A package is opened on memory that its weights have yet to reach: a rehearsal lo
 the numbers are. Imports neither numpy nor torch.
 """
 
-import atexit
-import faulthandler
 import os
 import threading
 from collections.abc import Sequence
@@ -29,7 +27,7 @@ from predictor.engine.baked.machine import describe
 from predictor.engine.baked.manifest import Package as Recipe
 from predictor.engine.baked.program import Geometry, Program, Programs
 from predictor.engine.baked.ring import Ring
-from predictor.engine.baked.stderr import StderrTail
+from predictor.engine.baked.stderr import stderr_tail
 from predictor.engine.baked.weights import HostMemory, WeightStream
 from predictor.engine.folder import ModelFolder
 from predictor.engine.resources import cores
@@ -92,14 +90,11 @@ class Prelude:
                 raise
 
     def _libtorch(self, device: DeviceName) -> Libtorch:
-        stderr = StderrTail()
-        atexit.register(stderr.close)
-        faulthandler.enable(stderr.original)
         # Read when libgomp is loaded, which is with libtorch. Threads that wait by spinning slow each other down many
         # times over on cores that they share with anything else.
         os.environ["OMP_NUM_THREADS"] = str(self.settings.threads or cores())
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        torch = Libtorch(device, stderr)
+        torch = Libtorch(device, stderr_tail())
         self._mark("libtorch", "bundle_opened")
         return torch
 

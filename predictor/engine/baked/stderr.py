@@ -4,6 +4,9 @@ libtorch and compiled packages report failure by a return code and write the rea
 passes everything on to where it was going, and remembers the end of it.
 """
 
+import atexit
+import faulthandler
+import functools
 import os
 import secrets
 import threading
@@ -12,8 +15,17 @@ KEPT = 8192  # bytes: an exception's text, and the C++ frames that follow it
 PATIENCE = 2.0  # seconds that a reason may take from the library's write to this thread
 
 
+@functools.cache
+def stderr_tail() -> "StderrTail":
+    """This process's only one, until it exits; a crash is reported past it, for what is in the pipe then is lost."""
+    tail = StderrTail()
+    atexit.register(tail.close)
+    faulthandler.enable(tail.original)
+    return tail
+
+
 class StderrTail:
-    """Takes descriptor 2 over until `close`. One per process."""
+    """Takes descriptor 2 over until `close`."""
 
     def __init__(self) -> None:
         self._original = os.dup(2)
@@ -28,7 +40,7 @@ class StderrTail:
 
     @property
     def original(self) -> int:
-        """The descriptor that was 2: for reports of a crash, which would die in the pipe."""
+        """The descriptor that was 2."""
         return self._original
 
     def take(self) -> str:

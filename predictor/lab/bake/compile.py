@@ -9,6 +9,7 @@ says what is being done; all others are the log.
 import sys
 import zipfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +17,7 @@ import msgspec
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from predictor.lab.bake import parts
 from predictor.lab.bake.cache import Constant, Record, sha256
@@ -33,7 +35,7 @@ def main(argv: list[str]) -> int:
     job = msgspec.json.decode(Path(argv[0]).read_bytes(), type=Job)
     folder = Path(argv[1])
     torch.backends.cuda.matmul.allow_tf32 = False
-    with torch.no_grad():
+    with torch.no_grad(), attention(job):
         _stage("exporting")
         part = parts.blank(job)
         inputs, varying = parts.export_example(job)
@@ -58,6 +60,20 @@ def main(argv: list[str]) -> int:
     record = Record(library.name, files, wanted)
     (folder / "package.json").write_bytes(msgspec.json.encode(record))
     return 0
+
+
+def attention(job: Job) -> AbstractContextManager[None]:
+    """Which kernels attention is exported with.
+
+    cuDNN's are the fastest for a full batch, but compiled when a shape is first met: a third of a second of a start.
+    What the first picture waits for takes kernels that torch's library holds ready.
+    """
+    if job.device == "cpu" or job.images != (1, 1):
+        return nullcontext()
+    kernels: AbstractContextManager[None] = sdpa_kernel(
+        [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    )
+    return kernels
 
 
 def unpack(package: Path, code: Path) -> Path:
