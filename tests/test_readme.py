@@ -42,6 +42,8 @@ class Block:
             return "make"
         if not self.rule and not self.language and "──" in self.text:
             return "drawing"
+        if not self.rule and self.language == "json":
+            return "json"
         raise ValueError(f"{self.page}: block {self.number}: no rule for {self.language!r} with rule {self.rule!r}")
 
 
@@ -68,6 +70,11 @@ def test_every_block_is_found_and_has_a_rule():
     fences = sum(line.startswith("```") for page in PAGES for line in page.read_text(encoding="utf-8").splitlines())
     assert [block.kind for block in blocks()].count("against the predictor") >= 3
     assert fences == 2 * len(blocks())
+
+
+@pytest.mark.parametrize("block", of_kind("json"))
+def test_json_is_json(block):
+    json.loads(block.text)
 
 
 @pytest.mark.parametrize("block", of_kind("make"))

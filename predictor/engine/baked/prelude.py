@@ -117,7 +117,7 @@ class Prelude:
             device = Cuda()
             self._mark("cuda_context", "bundle_opened")
             weights = device.allocate(bundle.index.size)
-            uploaded = pool.submit(sink.drain, device, weights.address, bundle.index.size)
+            uploaded = pool.submit(self._upload, sink, device, weights)
         else:
             weights = Memory(sink.address, bundle.index.size, sink)
         # No library is opened before its checksum is known to be right.
@@ -141,8 +141,11 @@ class Prelude:
         self._mark("weights_read", "bundle_opened", stream.finished)
         if uploaded is not None:
             uploaded.result()
-            self._mark("weights_on_device", "weights_read")
         return Opened(bundle, folder, device, geometry, programs, weights)
+
+    def _upload(self, sink: Ring, device: Cuda, weights: Memory) -> None:
+        sink.drain(device, weights.address, weights.size)
+        self._mark("weights_on_device", "cuda_context")
 
     def _refuse_unfit(self, bundle: Bundle) -> None:
         baked = bundle.manifest.machine.device

@@ -19,7 +19,7 @@ from predictor.lab.bake.progress import Board
 HERE = Path(__file__).parent
 # Our own files that decide what code comes out.
 SOURCES = (
-    *(HERE / name for name in ("parts.py", "compile.py", "elf.py")),
+    *(HERE / name for name in ("parts.py", "preview.py", "compile.py", "elf.py")),
     HERE.parents[1] / "engine" / "clip.py",
     HERE.parents[1] / "engine" / "samplers.py",
 )

@@ -87,7 +87,7 @@ def _bake(arguments: argparse.Namespace) -> None:
         from predictor.lab.bake import packing  # torch and diffusers, while nobody waits for them
 
         preview = scratch / "preview.safetensors"
-        index, packages = packing.pack(bundle, folder, jobs, entries, preview, board)
+        index, packages = packing.pack(bundle, folder, jobs, entries, preview, store.path, board)
         bundle.add_model(folder)
         if arguments.check:
             packing.check(bundle, folder, jobs, packages, preview, board)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from safetensors.torch import save_file
@@ -27,16 +28,22 @@ def pack(
     jobs: Sequence[Job],
     entries: Mapping[str, Entry],
     preview: Path,
+    kept: Path,
     board: Board,
 ) -> tuple[WeightIndex, list[Package]]:
     """Write weights and packages, and to `preview` the preview decoder's weights, for `check`.
 
+    `kept` is the folder with preview decoders of earlier bakes.
+
     Raises:
         WeightError: the model's files do not fit its configuration.
+        PreviewError: the VAE gives nothing that a preview decoder could learn from.
     """
+    device: Literal["cpu", "cuda"] = "cuda" if jobs[0].device == "cuda" else "cpu"
+    board.tell("weights", "fitting", "the preview decoder")
+    save_file(weights.preview_state(folder, device, kept), preview)
     board.tell("weights", "reading")
-    save_file(weights.preview_state(folder), preview)
-    sources = weights.components(folder, jobs[0].device == "cuda", preview)
+    sources = weights.components(folder, device == "cuda", preview)
     in_order = sorted(jobs, key=lambda job: KINDS.index(job.kind))
     board.tell("weights", "writing")
     index, constants = weights.write(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from predictor.engine.clip import TextEncoder
 from predictor.engine.samplers import Column
 from predictor.lab.bake.plan import Job
+from predictor.lab.bake.preview import PreviewDecoder
 
 TIMESTEP, GUIDANCE = len(Column), len(Column) + 1  # columns of a row's scalars, after its sampler's coefficients
 SCALARS = len(Column) + 2
@@ -119,20 +120,6 @@ class PreviewPart(nn.Module):
         return picture
 
 
-class LatentMap(nn.Module):
-    """`predictor.engine.preview.LatentRGB` as a module: RGB in 0…1 = latents · matrix + bias."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.matrix = nn.Parameter(torch.zeros(channels, 3))
-        self.bias = nn.Parameter(torch.zeros(3))
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """Float32 [n, channels, h, w] → uint8 [n, h, w, 3]."""
-        rgb = torch.nan_to_num(latents.permute(0, 2, 3, 1) @ self.matrix + self.bias)
-        return (rgb.clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
-
-
 def assemble(job: Job, components: Mapping[str, nn.Module]) -> nn.Module:
     """The job's part around components that are on its device, in its dtype."""
     if job.kind == "text":
@@ -215,5 +202,5 @@ def _blank_component(name: str, job: Job) -> nn.Module:
         del vae.encoder, vae.quant_conv
         return vae  # type: ignore[no-any-return]
     if name == "preview":
-        return LatentMap(job.channels)
+        return PreviewDecoder(job.channels)
     return TextEncoder(job.configs[name], name in job.projected)

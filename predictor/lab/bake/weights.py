@@ -2,23 +2,23 @@
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import msgspec
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from predictor.engine import modules
 from predictor.engine.baked.manifest import ALIGNMENT, ITEM_SIZES, TensorSpec, WeightIndex
 from predictor.engine.folder import ModelFolder
-from predictor.engine.preview import LatentRGB
 from predictor.engine.weights import WeightReader
+from predictor.lab.bake import preview
 from predictor.lab.bake.cache import Constant, Entry
-from predictor.lab.bake.parts import LatentMap
 from predictor.lab.bake.plan import text_encoders
 
 CHUNK = 16 * 2**20  # bytes with a checksum of their own
@@ -26,7 +26,7 @@ CHUNK = 16 * 2**20  # bytes with a checksum of their own
 Told = Callable[[int, int], None]  # bytes written, bytes in all
 
 
-def components(folder: ModelFolder, half: bool, preview: Path) -> dict[str, nn.Module]:
+def components(folder: ModelFolder, half: bool, taught: Path) -> dict[str, nn.Module]:
     """The model's modules on the CPU as its files have them, and the preview decoder from a safetensors file."""
     names = [*text_encoders(folder), "unet", "vae"]
     paths = {name: folder.weights(name, half) for name in names}
@@ -36,16 +36,30 @@ def components(folder: ModelFolder, half: bool, preview: Path) -> dict[str, nn.M
     }
     found["unet"] = modules.unet(folder, reader, paths["unet"])
     found["vae"] = modules.vae(folder, reader, paths["vae"])
-    state = load_file(preview)
-    found["preview"] = LatentMap(len(state["matrix"]))
-    found["preview"].load_state_dict(state, assign=True)
+    found["preview"] = preview.PreviewDecoder(folder.config("unet").get("in_channels", 4))
+    found["preview"].load_state_dict(load_file(taught), assign=True)
     return found
 
 
-def preview_state(folder: ModelFolder) -> dict[str, Tensor]:
-    """Weights of the preview decoder for this model."""
-    rgb = LatentRGB.load(folder.path, sdxl=len(text_encoders(folder)) == 2)
-    return {"matrix": torch.from_numpy(rgb.matrix), "bias": torch.from_numpy(rgb.bias)}
+def preview_state(folder: ModelFolder, device: Literal["cpu", "cuda"], kept: Path) -> dict[str, Tensor]:
+    """Weights of the preview decoder for this model: fitted to its VAE on `device`, or from an earlier bake.
+
+    Raises:
+        PreviewError: the VAE gives nothing to learn from.
+    """
+    own = hashlib.sha256(f"{folder.revision()} {device} {Path(preview.__file__).read_text(encoding='utf-8')}".encode())
+    file = kept / f"preview-{own.hexdigest()[:32]}.safetensors"
+    if not file.is_file():
+        half = device == "cuda"
+        upcast = len(text_encoders(folder)) == 2 and folder.config("vae").get("force_upcast")
+        dtype = torch.float16 if half and not upcast else torch.float32
+        vae = nn.Module.to(preview.load_teacher(folder, half), device, dtype)
+        kept.mkdir(parents=True, exist_ok=True)
+        made = file.with_name(f".{file.name}.{os.getpid()}")
+        save_file(preview.fit_preview(vae, torch.device(device), seed=0).state_dict(), made)
+        made.rename(file)
+    state: dict[str, Tensor] = load_file(file)
+    return state
 
 
 def write(

@@ -23,6 +23,7 @@ from predictor.lab.bake import compile as compilation
 from predictor.lab.bake import packing, plan, weights
 from predictor.lab.bake.bundling import Unfinished
 from predictor.lab.bake.children import BakeError
+from predictor.lab.bake.preview import PreviewDecoder
 from predictor.lab.bake.progress import Board
 from tests.lab.bake.conftest import ROWS, SIDE, Baked, Oven
 from tests.lab.bake.stepping import random_rows, step_inputs
@@ -181,7 +182,7 @@ def test_a_package_that_computes_something_else_is_found(baked: Bake, tmp_path: 
     scale, shift = "unet.conv_norm_out.weight", "unet.conv_norm_out.bias"
     swapped = package.constants | {scale: package.constants[shift], shift: package.constants[scale]}
     preview = tmp_path / "preview.safetensors"
-    save_file(weights.preview_state(folder), preview)
+    save_file(PreviewDecoder(job.channels).state_dict(), preview)
     unfinished, board = Unfinished(made.bundle), Board([job.name])
     packing.check(unfinished, folder, [job], [package], preview, board)
     with pytest.raises(BakeError, match=rf"package {job.name}: (.|\n)*differs from the model's own module by"):
