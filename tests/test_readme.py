@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LOCAL = "localhost:8080"  # where the pages' predictor listens
 
 
+class Understood(Exception):
+    """A tool's command line was taken."""
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced block with its language and the rule of the comment before it; no rule is an empty one."""
@@ -38,6 +43,8 @@ class Block:
         """What is done with the block; raises for one that nothing is done with."""
         if self.rule in ("parse", "against the predictor"):
             return self.rule
+        if not self.rule and self.language == "text":
+            return "text"
         if not self.rule and self.language == "sh" and self.text.startswith("make "):
             return "make"
         if not self.rule and not self.language and "──" in self.text:
@@ -96,17 +103,28 @@ def test_make_targets_in_the_text_exist():
 
 @pytest.mark.parametrize("block", of_kind("parse"))
 def test_the_command_line_is_understood(block, monkeypatch):
+    """Servers get as far as their settings, tools as far as their arguments."""
     served = []
     monkeypatch.setattr("predictor.server.app.main", lambda *settings: served.append(settings) or 0)
+    parse = ArgumentParser.parse_args
+
+    def understand(parser, *given, **more):
+        parsed = parse(parser, *given, **more)
+        if parser.prog not in ("sdzero", "sdzero serve-predictor"):
+            raise Understood
+        return parsed
+
+    monkeypatch.setattr(ArgumentParser, "parse_args", understand)
     for name in [name for name in os.environ if name.startswith("SDZERO_")]:
         monkeypatch.delenv(name)
-    for program, *arguments in lines(block):
+    for program, command, *arguments in lines(block):
         assert program == "sdzero"
-        assert cli.main(arguments) == 0
-    for engine, server in served:
-        assert isinstance(engine, EngineSettings)
-        assert isinstance(server, ServerSettings)
-    assert len(served) == len(lines(block))
+        if command == "serve-predictor":
+            assert cli.main([command, *arguments]) == 0
+            assert [type(settings) for settings in served.pop()] == [EngineSettings, ServerSettings]
+        else:
+            with pytest.raises(Understood):
+                cli.main([command, *arguments])
 
 
 @pytest.mark.parametrize("block", of_kind("against the predictor"))
