@@ -1,22 +1,31 @@
 """Every way in which a request can end without its images.
 
-    Problem                   code                  HTTP  gRPC                 who should retry
-    ├── Refused               the caller's to mend: the same request fails again
-    │   ├── InvalidRequest    invalid_request       400   INVALID_ARGUMENT     nobody
-    │   │   └── InvalidField  invalid_field         400   INVALID_ARGUMENT     nobody: `field` names what to change
-    │   ├── NotFound          not_found             404   NOT_FOUND            nobody
-    │   ├── Closed            closed                403   PERMISSION_DENIED    nobody: this route is shut on purpose
-    │   ├── BodyTooLarge      body_too_large        413   RESOURCE_EXHAUSTED   nobody
-    │   └── UnsupportedMedia  unsupported_media     415   INVALID_ARGUMENT     nobody
-    ├── Temporary             the service's to mend: the same request may succeed later
-    │   ├── NotReady          not_ready             503   UNAVAILABLE          the client, after `retry_after`
-    │   ├── Draining          draining              503   UNAVAILABLE          the client, at once: another pod answers
-    │   ├── QueueFull         queue_full            429   RESOURCE_EXHAUSTED   the client, after `retry_after`
-    │   ├── OutOfMemory       out_of_memory         503   RESOURCE_EXHAUSTED   the client, after `retry_after`
-    │   └── EngineLost        engine_lost           503   UNAVAILABLE          the client, after `retry_after`
-    ├── DeadlineExceeded      deadline_exceeded     504   DEADLINE_EXCEEDED    nobody: the time is spent
-    ├── Cancelled             cancelled             499   CANCELLED            nobody: the client has gone
-    └── InternalError         internal              500   INTERNAL             nobody: a bug; the log has the cause
+    Problem                        code                HTTP  gRPC                 who should retry
+    ├── Refused                    the caller's to mend: the same request fails again
+    │   ├── InvalidRequest         invalid_request     400   INVALID_ARGUMENT     nobody
+    │   │   ├── InvalidField       invalid_field       400   INVALID_ARGUMENT     nobody: `field` names what to change
+    │   │   └── ModerationBlocked  moderation_blocked  400   INVALID_ARGUMENT     nobody: the policy forbids it
+    │   ├── Unauthenticated        unauthenticated     401   UNAUTHENTICATED      nobody: no key, or none that is valid
+    │   ├── NotFound               not_found           404   NOT_FOUND            nobody
+    │   ├── Closed                 closed              403   PERMISSION_DENIED    nobody: this route is shut on purpose
+    │   │   └── Forbidden          forbidden           403   PERMISSION_DENIED    nobody: the key lacks a scope
+    │   ├── Conflict               conflict            409   ABORTED              nobody: it contradicts what is there
+    │   ├── BodyTooLarge           body_too_large      413   RESOURCE_EXHAUSTED   nobody
+    │   └── UnsupportedMedia       unsupported_media   415   INVALID_ARGUMENT     nobody
+    ├── Temporary                  the service's to mend: the same request may succeed later
+    │   ├── NotReady               not_ready           503   UNAVAILABLE          the client, after `retry_after`
+    │   ├── Draining               draining            503   UNAVAILABLE          the client, at once: a pod is left
+    │   ├── QueueFull              queue_full          429   RESOURCE_EXHAUSTED   the client, after `retry_after`
+    │   ├── QuotaExceeded          quota_exceeded      429   RESOURCE_EXHAUSTED   the client, after `retry_after`
+    │   │   └── WakeRefused        wake_refused        429   RESOURCE_EXHAUSTED   the client, after `retry_after`
+    │   ├── TooSlow                too_slow            503   UNAVAILABLE          the client, with more time or as a job
+    │   ├── StoreUnavailable       store_unavailable   503   UNAVAILABLE          the client, after `retry_after`
+    │   ├── PredictorLost          predictor_lost      503   UNAVAILABLE          the client, after `retry_after`
+    │   ├── OutOfMemory            out_of_memory       503   RESOURCE_EXHAUSTED   the client, after `retry_after`
+    │   └── EngineLost             engine_lost         503   UNAVAILABLE          the client, after `retry_after`
+    ├── DeadlineExceeded           deadline_exceeded   504   DEADLINE_EXCEEDED    nobody: the time is spent
+    ├── Cancelled                  cancelled           499   CANCELLED            nobody: the client has gone
+    └── InternalError              internal            500   INTERNAL             nobody: a bug; the log has the cause
 
 The message is for the caller: it says what came and what is allowed, and never holds a traceback or a path.
 """
@@ -88,6 +97,18 @@ class InvalidField(InvalidRequest):
         return cls(f"{name}: {came}; allowed: {allowed}", field=name)
 
 
+class ModerationBlocked(InvalidRequest):
+    """The deployment's policy forbids the prompt or the picture."""
+
+    code = "moderation_blocked"
+
+
+class Unauthenticated(Refused):
+    """No key came, or none that is valid now."""
+
+    code, http, grpc = "unauthenticated", 401, "UNAUTHENTICATED"
+
+
 class NotFound(Refused):
     """No such model or version here."""
 
@@ -98,6 +119,18 @@ class Closed(Refused):
     """A route that this server shuts on purpose."""
 
     code, http, grpc = "closed", 403, "PERMISSION_DENIED"
+
+
+class Forbidden(Closed):
+    """The key is valid, but may not do this."""
+
+    code = "forbidden"
+
+
+class Conflict(Refused):
+    """The request contradicts what an earlier one has fixed, such as another body under one idempotency key."""
+
+    code, http, grpc = "conflict", 409, "ABORTED"
 
 
 class BodyTooLarge(Refused):
@@ -136,6 +169,36 @@ class QueueFull(Temporary):
     code, http, grpc = "queue_full", 429, "RESOURCE_EXHAUSTED"
 
 
+class QuotaExceeded(Temporary):
+    """The key has spent what it may for now."""
+
+    code, http, grpc = "quota_exceeded", 429, "RESOURCE_EXHAUSTED"
+
+
+class WakeRefused(QuotaExceeded):
+    """The GPU sleeps, and this key has woken it as often as it may."""
+
+    code = "wake_refused"
+
+
+class TooSlow(Temporary):
+    """The client would have gone before its images could be done."""
+
+    code, http, grpc = "too_slow", 503, "UNAVAILABLE"
+
+
+class StoreUnavailable(Temporary):
+    """The database, the image store or the quotas' store does not answer."""
+
+    code, http, grpc = "store_unavailable", 503, "UNAVAILABLE"
+
+
+class PredictorLost(Temporary):
+    """The predictor went away, or could not be reached, as often as the edge tries."""
+
+    code, http, grpc = "predictor_lost", 503, "UNAVAILABLE"
+
+
 class OutOfMemory(Temporary):
     """The device had no memory left for a request that fits when the device is less busy."""
 
@@ -171,13 +234,22 @@ PROBLEMS: dict[str, type[Problem]] = {
     for kind in (
         InvalidRequest,
         InvalidField,
+        ModerationBlocked,
+        Unauthenticated,
         NotFound,
         Closed,
+        Forbidden,
+        Conflict,
         BodyTooLarge,
         UnsupportedMedia,
         NotReady,
         Draining,
         QueueFull,
+        QuotaExceeded,
+        WakeRefused,
+        TooSlow,
+        StoreUnavailable,
+        PredictorLost,
         OutOfMemory,
         EngineLost,
         DeadlineExceeded,

@@ -51,7 +51,7 @@ def _serve(
 
     # Everything slow is imported from here on, while the engine starts.
     with only_what_serves():
-        from predictor.server import logs
+        from predictor.asgi import logs
 
         logs.configure(server.log_level)
         from kserve.model_repository import ModelRepository
@@ -59,8 +59,8 @@ def _serve(
         from prometheus_client import REGISTRY
         from starlette.exceptions import HTTPException
 
+        from predictor.asgi.access import Access
         from predictor.core.problems import Problem
-        from predictor.server.access import Access
         from predictor.server.coldstart import ColdStart
         from predictor.server.images import Packer
         from predictor.server.journal import Journal
@@ -68,7 +68,7 @@ def _serve(
         from predictor.server.link import EngineLink
         from predictor.server.metrics import Metrics
         from predictor.server.model import ClosedRepository, ServedModel, TruthfulDataPlane
-        from predictor.server.replies import on_http_exception, on_problem
+        from predictor.server.replies import on_http_exception, on_problem, problem_reply
         from predictor.server.routes import Rest
         from predictor.server.service import Service
 
@@ -90,7 +90,7 @@ def _serve(
 
     app.router.routes[:0] = Rest(server.model_name, service, coldstart, journal, server.max_body_bytes).routes()
     app.router.lifespan_context = lifespan
-    app.add_middleware(Access)
+    app.add_middleware(Access, reply=lambda problem, _: problem_reply(problem))
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http_exception)
 

@@ -13,20 +13,17 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
-import msgspec
-from starlette.responses import Response
-
+from predictor.asgi.access import BUG
+from predictor.asgi.events import EventStream, encoded
 from predictor.core.messages import Accepted
 from predictor.core.problems import InternalError, Problem
 from predictor.core.tensors import OUTPUTS
-from predictor.server.body import unless_hung_up
-from predictor.server.journal import BUG, Entry, log
+from predictor.server.journal import Entry, log
 from predictor.server.link import Progress
 from predictor.server.replies import problem_body
 from predictor.server.service import Answer
 
 Updates = AsyncGenerator[Accepted | Progress | Answer, None]
-HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # nginx would hold events back
 
 
 def flat(model: str, id: str, answer: Answer) -> dict[str, Any]:
@@ -38,70 +35,43 @@ def flat(model: str, id: str, answer: Answer) -> dict[str, Any]:
     return body | {"parameters": answer.parameters}
 
 
-class EventStream(Response):
-    """Sends updates as they come, and stops the work behind them when the client hangs up."""
+async def opened(
+    updates: Updates,
+    model: str,
+    id: str,
+    entry: Entry,
+    pack: Callable[[Progress], Awaitable[list[str]]],
+) -> EventStream:
+    """The stream once its request is accepted: until then a problem is still a response with its own status."""
+    first = await anext(updates)
 
-    media_type = "text/event-stream"
+    async def events() -> AsyncGenerator[bytes, None]:
+        async with aclosing(updates):
+            try:
+                yield await _event(first, model, id, pack)
+                async for update in updates:
+                    yield await _event(update, model, id, pack)
+            except Problem as problem:
+                entry.failed(problem)
+                yield encoded("error", problem_body(problem))
+            except Exception:
+                log.exception("bug", request_id=entry.id)
+                bug = InternalError(BUG)
+                entry.failed(bug)
+                yield encoded("error", problem_body(bug))
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(headers=HEADERS)
-        del self.headers["content-length"]
-        self._events = events
-
-    @classmethod
-    async def opened(
-        cls,
-        updates: Updates,
-        model: str,
-        id: str,
-        entry: Entry,
-        pack: Callable[[Progress], Awaitable[list[str]]],
-    ) -> "EventStream":
-        """The stream once its request is accepted: until then a problem is still a response with its own status."""
-        first = await anext(updates)
-
-        async def events() -> AsyncGenerator[bytes, None]:
-            async with aclosing(updates):
-                try:
-                    yield await _event(first, model, id, pack)
-                    async for update in updates:
-                        yield await _event(update, model, id, pack)
-                except Problem as problem:
-                    entry.failed(problem)
-                    yield _encoded("error", problem_body(problem))
-                except Exception:
-                    log.exception("bug", request_id=entry.id)
-                    bug = InternalError(BUG)
-                    entry.failed(bug)
-                    yield _encoded("error", problem_body(bug))
-
-        return cls(events())
-
-    async def __call__(self, _: Any, receive: Any, send: Any) -> None:
-        """Send every event in a chunk of its own."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await unless_hung_up(receive, self._send(send))
-
-    async def _send(self, send: Any) -> None:
-        async with aclosing(self._events) as events:
-            async for event in events:
-                await send({"type": "http.response.body", "body": event, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    return EventStream(events())
 
 
 async def _event(update: Accepted | Progress | Answer, model: str, id: str, pack: Any) -> bytes:
     match update:
         case Accepted():
             tokens = {"prompt_tokens": update.prompt_tokens, "negative_prompt_tokens": update.negative_prompt_tokens}
-            return _encoded("accepted", {"id": id, **tokens})
+            return encoded("accepted", {"id": id, **tokens})
         case Progress():
             body: dict[str, object] = {"id": id, "step": update.step, "steps": update.steps}
             if update.previews:
                 body["previews"] = await pack(update)
-            return _encoded("progress", body)
+            return encoded("progress", body)
         case Answer():
-            return _encoded("done", flat(model, id, update))
-
-
-def _encoded(event: str, data: object) -> bytes:
-    return b"event: " + event.encode() + b"\ndata: " + msgspec.json.encode(data) + b"\n\n"
+            return encoded("done", flat(model, id, update))

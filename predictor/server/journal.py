@@ -1,27 +1,19 @@
 """What became of each request: one line in the log and one observation in the metrics, whatever the dialect."""
 
 import asyncio
-import re
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import structlog
 
+from predictor.asgi.access import BUG
 from predictor.core.problems import Cancelled, InternalError, Problem
 from predictor.core.request import GenerationRequest
 from predictor.server.metrics import Metrics
 
-SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-BUG = "internal error; the server's log has the cause under this request's id"
 log = structlog.get_logger("sdzero.server")
-
-
-def request_id(given: str | None) -> str:
-    """The caller's `x-request-id` if it can stand in a header and a log, else a fresh one."""
-    return given if given is not None and SANE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 @dataclass

@@ -18,13 +18,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from predictor.asgi.body import header_length, read_body, unless_hung_up
 from predictor.core import v2
 from predictor.core.metadata import metadata
 from predictor.core.problems import Closed, InvalidField, InvalidRequest, NotFound, Problem
 from predictor.core.tensors import DEFAULT_OUTPUTS
-from predictor.server.body import header_length, read_body, unless_hung_up
 from predictor.server.coldstart import ColdStart
-from predictor.server.events import EventStream, flat
+from predictor.server.events import flat, opened
 from predictor.server.journal import Entry, Journal
 from predictor.server.replies import answer_headers, json_reply, problem_reply
 from predictor.server.service import Answer, Service
@@ -125,7 +125,7 @@ class Rest:
         if previews and not self._service.capabilities().previews:
             raise InvalidField.of("previews", previews, "false: this model shows none")
         updates = self._service.generate(entry, fields, DEFAULT_OUTPUTS, stream=True, previews=previews)
-        return await EventStream.opened(updates, self._model, name or entry.id, entry, self._service.pack_previews)
+        return await opened(updates, self._model, name or entry.id, entry, self._service.pack_previews)
 
     async def live(self, _: Request) -> Response:
         """200 while the process runs."""

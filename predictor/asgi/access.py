@@ -1,13 +1,25 @@
 """Around every HTTP exchange: its id, and the last net under it."""
 
+import re
+import uuid
+from collections.abc import Callable
 from typing import Any
 
+import structlog
 from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from predictor.core.problems import InternalError
-from predictor.server.journal import BUG, log, request_id
-from predictor.server.replies import problem_reply
+from predictor.core.problems import InternalError, Problem
+
+SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+BUG = "internal error; the server's log has the cause under this request's id"
+log = structlog.get_logger("sdzero.http")
+
+
+def request_id(given: str | None) -> str:
+    """The caller's `x-request-id` if it can stand in a header and a log, else a fresh one."""
+    return given if given is not None and SANE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 class Access:
@@ -15,10 +27,15 @@ class Access:
 
     KServe sets its own handler of `Exception` when it starts, which tells the caller the exception's type and text;
     a middleware stands before that handler.
+
+    Args:
+        app: what stands behind.
+        reply: the response to a problem on this path.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, reply: Callable[[Problem, str], Response]) -> None:
         self._app = app
+        self._reply = reply
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass an exchange on."""
@@ -41,4 +58,4 @@ class Access:
         except Exception:
             log.exception("bug", request_id=id, path=scope["path"])
             if not started:
-                await problem_reply(InternalError(BUG))(scope, receive, with_id)
+                await self._reply(InternalError(BUG), scope["path"])(scope, receive, with_id)

@@ -1,0 +1,124 @@
+"""Settings of the edge."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from predictor.core.account import Limits
+from predictor.settings import doc
+
+
+class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The edge process: where the predictor is, who may ask, and where things are kept."""
+
+    predictor_url: Annotated[
+        str, doc("address of the predictor's v2 REST API; asked only on behalf of a client", pattern=r"^https?://\S+\Z")
+    ]
+    model_name: Annotated[str, doc("the predictor's model, and its name here", pattern=r"^[A-Za-z0-9._-]+\Z")] = "sd"
+    model_aliases: Annotated[
+        str, doc("further names that clients may use for it, such as gpt-image-1; separated by commas")
+    ] = ""
+    capabilities: Annotated[
+        str,
+        doc("JSON file that `sdzero capabilities` wrote of the model; without it the first request is checked late"),
+    ] = ""
+    http_port: Annotated[int, doc("all of the edge's HTTP", ge=1, le=65535)] = 8080
+    public_url: Annotated[
+        str, doc("address at which clients reach the edge, for links; by default the one that a request came to")
+    ] = ""
+    data: Annotated[str, doc("folder of the database, the images and the secret, as far as no other place is set")] = (
+        "data"
+    )
+    database_url: Annotated[
+        str, doc("postgresql://USER:PASSWORD@HOST/NAME; by default SQLite in the data folder, for one edge process")
+    ] = ""
+    redis_url: Annotated[
+        str, doc("redis://HOST/0 for quotas, cached results and events that several edges share; by default in memory")
+    ] = ""
+    images_url: Annotated[
+        str, doc("s3://BUCKET/PREFIX, gs://… or az://…; credentials as that cloud's tools take them; by default files")
+    ] = ""
+    secret: Annotated[
+        str, doc("at least 32 characters that sign links and name images, the same for every edge; drawn by default")
+    ] = ""
+    auth: Annotated[
+        Literal["keys", "none"], doc("API keys and tokens, or nobody is asked; none is for one's own machine")
+    ] = "keys"
+    oidc_issuer: Annotated[str, doc("address of an OpenID provider whose tokens are taken beside API keys")] = ""
+    oidc_audience: Annotated[str, doc("what a token's `aud` must name")] = "sdzero"
+    oidc_tenant_claim: Annotated[str, doc("the claim that says whose pictures a token's bearer sees")] = "sub"
+    megapixel_steps_per_minute: Annotated[
+        int, doc("default quota of a key: pixels x steps x images / 10^6; 0 is none", ge=0, le=2**40)
+    ] = 0
+    concurrent_jobs: Annotated[int, doc("default quota of a key: unfinished jobs; 0 is none", ge=0, le=2**20)] = 0
+    gpu_seconds_per_month: Annotated[
+        int, doc("default quota of a key, per calendar month in UTC; 0 is none", ge=0, le=2**40)
+    ] = 0
+    wakes_per_hour: Annotated[
+        int, doc("default quota of a key: how often it may wake a sleeping GPU; 0 is none", ge=0, le=2**20)
+    ] = 0
+    quota_failure: Annotated[
+        Literal["closed", "open"], doc("quotas cannot be read: refuse what would cost something, or let it pass")
+    ] = "closed"
+    idle_seconds: Annotated[
+        float, doc("how long the predictor stays after its last request: Knative's window and retention", ge=0)
+    ] = 60.0
+    cold_start_seconds: Annotated[
+        float, doc("first guess of a cold start, until this deployment's own are known", gt=0, le=3600)
+    ] = 30.0
+    images_in_flight: Annotated[
+        int, doc("images that the predictor is asked for at once; the rest wait here, in turn", ge=1, le=4096)
+    ] = 32
+    waiting: Annotated[
+        int, doc("unfinished jobs of all keys together; beyond it requests are refused at once", ge=1, le=2**20)
+    ] = 10000
+    timeout_seconds: Annotated[float, doc("a generation's time from admission to its end", gt=0, le=86400)] = 600.0
+    attempts: Annotated[int, doc("how often a generation is started when predictors die under it", ge=1, le=100)] = 3
+    grace_seconds: Annotated[
+        float, doc("how long SIGTERM lets connections finish; jobs go on in another edge", ge=0, le=3600)
+    ] = 30.0
+    max_body_bytes: Annotated[int, doc("bytes of one HTTP body; a request is text", ge=1024, le=2**30)] = 2**20
+    body_seconds: Annotated[float, doc("a client's time to send its body", gt=0, le=600)] = 10.0
+    cache_seconds: Annotated[float, doc("age at which a finished result is no longer given again; 0 is off", ge=0)] = (
+        86400.0
+    )
+    cache_bytes: Annotated[int, doc("memory for cached results, where there is no Redis", ge=0)] = 64 * 2**20
+    cache_scope: Annotated[
+        Literal["tenant", "deployment"], doc("whose finished results a request may be answered with")
+    ] = "tenant"
+    retention_days: Annotated[float, doc("age at which images are deleted; 0 keeps them", ge=0)] = 30.0
+    link_seconds: Annotated[int, doc("how long a link to an image works; OpenAI's work an hour", ge=1, le=604800)] = (
+        3600
+    )
+    image_metadata: Annotated[bool, doc("write prompt and parameters into the files, as other tools do")] = True
+    audit_prompts: Annotated[bool, doc("keep prompts in the audit log; off, their keyed hash is kept")] = False
+    blocklist: Annotated[str, doc("file of words and phrases, one a line, that no prompt may hold")] = ""
+    classifier: Annotated[str, doc("MODULE:FUNCTION that scores pictures for the moderation policy")] = ""
+    classifier_threshold: Annotated[float, doc("score from which a picture is withheld", ge=0, le=1)] = 0.5
+    webhook_networks: Annotated[
+        Literal["public", "any"], doc("where webhooks may go; any reaches into the cluster's own network")
+    ] = "public"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], doc("least severe log line that is written")] = (
+        "info"
+    )
+
+    def __post_init__(self) -> None:
+        if self.secret and len(self.secret) < 32:
+            raise ValueError(f"--secret: got {len(self.secret)} characters; allowed: at least 32")
+        if bool(self.database_url) and not self.secret:
+            raise ValueError("--secret: missing; a database that edges share needs --secret, the same for all of them")
+
+    @property
+    def limits(self) -> Limits:
+        """The quotas of a key that has none of its own."""
+        return Limits(
+            megapixel_steps_per_minute=self.megapixel_steps_per_minute,
+            concurrent_jobs=self.concurrent_jobs,
+            gpu_seconds_per_month=self.gpu_seconds_per_month,
+            wakes_per_hour=self.wakes_per_hour,
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name of the model, its own first."""
+        return (self.model_name, *(name.strip() for name in self.model_aliases.split(",") if name.strip()))

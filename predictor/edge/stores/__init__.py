@@ -1,0 +1,1 @@
+"""What the edge keeps: keys, jobs, the ledger, images, cached results, quotas."""
