@@ -28,9 +28,40 @@ def serve_predictor(argv: list[str]) -> int:
     return main(engine, server)
 
 
+def serve_edge(argv: list[str]) -> int:
+    """Serve the APIs that people use, in front of a predictor that may sleep: keys, quotas, cache, jobs, web page."""
+    from predictor.edge.settings import EdgeSettings
+
+    parser = _parser("serve-edge", serve_edge)
+    add_arguments(parser, EdgeSettings)
+    given = vars(parser.parse_args(argv))
+    try:
+        refuse_unknown([EdgeSettings], os.environ)
+        settings = load(EdgeSettings, given, os.environ)
+    except ValueError as error:
+        parser.error(str(error))
+    from predictor.edge.app import main
+
+    return main(settings)
+
+
+def keys(argv: list[str]) -> int:
+    """Create, list and revoke API keys of the edge."""
+    from predictor.edge.keys_cli import main
+
+    return main(argv)
+
+
+def capabilities(argv: list[str]) -> int:
+    """Write down what a model can do, so that the edge can refuse what it cannot without waking it."""
+    from predictor.lab.capabilities import main
+
+    return main(argv)
+
+
 def demo(argv: list[str]) -> int:
-    """Start the predictor, ask it for pictures over HTTP, show them and where the cold start's time went."""
-    from predictor.lab.demo import main
+    """Start edge and predictor, ask for pictures as a client would, show them and where the cold start's time went."""
+    from predictor.lab.demo.cli import main
 
     return main(argv)
 
@@ -86,6 +117,9 @@ def check_shapes(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Command] = {
     "serve-predictor": serve_predictor,
+    "serve-edge": serve_edge,
+    "keys": keys,
+    "capabilities": capabilities,
     "demo": demo,
     "timeline": timeline,
     "bake": bake,

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from predictor.core.problems import ProblemRecord
+from predictor.core.problems import ModerationBlocked, ProblemRecord
 from predictor.core.request import GenerationRequest, ImageEncoding
 
 GenerationState = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -32,12 +32,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a generation came to."""
 
     images: tuple[StoredImage, ...]
+    revision: str  # of the model that made them
     prompt_tokens: int
     negative_prompt_tokens: int
     gpu_seconds: float
     timing: dict[str, float]  # seconds by stage, in the order of `Server-Timing`
     cold_start: bool  # whether the predictor had to start for it
     waited: float = 0.0  # seconds between sending it to a sleeping predictor and its being accepted
+    scores: tuple[float, ...] = ()  # of the safety classifier, one per picture; empty without one
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,13 +62,10 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What moderation said of a prompt or of a generation's pictures."""
+    """What moderation decided when a job was admitted: its prompt passed, and its pictures must stay below a score."""
 
     policy: str
-    blocked: bool
-    threshold: float | None = None
-    scores: tuple[float, ...] = ()  # one per picture; empty for a prompt
-    model: str = ""
+    threshold: float | None = None  # None: its pictures are not judged
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,3 +90,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     end_user: str | None = None
     problem: ProblemRecord | None = None
     verdict: Verdict | None = None
+
+
+def withheld(job: Job, result: Result) -> ProblemRecord | None:
+    """Why the job may not have the pictures of `result`; None if it may."""
+    threshold = job.verdict.threshold if job.verdict else None
+    if threshold is None or max(result.scores, default=0.0) < threshold:
+        return None
+    scores = ", ".join(f"{score:.2f}" for score in result.scores)
+    message = f"pictures: the safety classifier gave {scores}; allowed: below {threshold:.2f}"
+    return ModerationBlocked(message).record()

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from predictor.core.problems import InvalidField, shown
-from predictor.core.request import PARAMETERS, single
+from predictor.core.request import PARAMETERS, GenerationRequest, single
 
 Scalar = str | int | float | bool
 
@@ -128,6 +128,46 @@ def to_bytes(item: Tensor) -> bytes:
     if item.datatype == "BYTES":
         return b"".join(struct.pack("<I", len(value)) + value for value in item.data)
     return np.asarray(item.data, np.dtype(NUMPY[item.datatype]).newbyteorder("<")).tobytes()
+
+
+def answer_tensors(
+    request: GenerationRequest,
+    outputs: Iterable[str],
+    *,
+    files: Sequence[bytes],
+    pixels: np.ndarray | None,
+    prompt_tokens: int,
+) -> list[Tensor]:
+    """The tensors named in `outputs`: `files` are base64 texts, `pixels` is uint8 [images, height, width, 3]."""
+    content: dict[str, Sequence[object]] = {
+        "image": files,
+        "seed": request.seeds,
+        "steps": [request.steps],
+        "guidance_scale": [request.guidance_scale],
+        "height": [request.height],
+        "width": [request.width],
+        "sampler": [request.sampler.encode()],
+        "num_images": [request.num_images],
+        "prompt_tokens": [prompt_tokens],
+    }
+    tensors = []
+    for name in outputs:
+        datatype = OUTPUTS[name][0]
+        if name == "generated_image":
+            assert pixels is not None
+            tensors.append(Tensor(name, datatype, pixels.shape, pixels))
+        else:
+            tensors.append(Tensor(name, datatype, (len(content[name]),), content[name]))
+    return tensors
+
+
+def flat(model: str, id: str, tensors: Iterable[Tensor], parameters: Mapping[str, Scalar]) -> dict[str, Any]:
+    """An answer as one object: outputs of one value per request are that value, outputs per picture are lists."""
+    body: dict[str, Any] = {"model_name": model, "id": id}
+    for item in tensors:
+        values = [value.decode() if isinstance(value, bytes) else value for value in item.data]
+        body[item.name] = values[0] if OUTPUTS[item.name][1] == (1,) else values
+    return body | {"parameters": dict(parameters)}
 
 
 def base64_text(blob: bytes) -> bytes:

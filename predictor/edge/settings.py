@@ -23,6 +23,10 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         doc("JSON file that `sdzero capabilities` wrote of the model; without it the first request is checked late"),
     ] = ""
     http_port: Annotated[int, doc("all of the edge's HTTP", ge=1, le=65535)] = 8080
+    metrics_port: Annotated[
+        int,
+        doc("/metrics for Prometheus, on a port of its own that no client reaches; 0 switches it off", ge=0, le=65535),
+    ] = 9090
     public_url: Annotated[
         str, doc("address at which clients reach the edge, for links; by default the one that a request came to")
     ] = ""
@@ -77,6 +81,10 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     grace_seconds: Annotated[
         float, doc("how long SIGTERM lets connections finish; jobs go on in another edge", ge=0, le=3600)
     ] = 30.0
+    forwarded_hops: Annotated[
+        int,
+        doc("proxies in front of the edge that add to X-Forwarded-For; 0 takes the peer for the client", ge=0, le=10),
+    ] = 0
     max_body_bytes: Annotated[int, doc("bytes of one HTTP body; a request is text", ge=1024, le=2**30)] = 2**20
     body_seconds: Annotated[float, doc("a client's time to send its body", gt=0, le=600)] = 10.0
     cache_seconds: Annotated[float, doc("age at which a finished result is no longer given again; 0 is off", ge=0)] = (

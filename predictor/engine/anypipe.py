@@ -11,13 +11,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
+import transformers
 
 from predictor.core.messages import Accepted, Finished, Generate, Progressed, Stepped, Timing
 from predictor.core.messages import Ended as EndedMessage
 from predictor.core.problems import DeadlineExceeded, InternalError, OutOfMemory, Problem
 from predictor.engine.denoiser import Event
+from predictor.engine.folder import UNUSED, FolderError, ModelFolder
 from predictor.engine.runtime import Pixels
 
 log = logging.getLogger(__name__)
@@ -71,6 +74,44 @@ class AnyPipe:
             if done:
                 self.running = None
         return events
+
+
+def opened(folder: ModelFolder, **given: Any) -> Any:
+    """A folder's own pipeline; `given` are components of it, or options of `from_pretrained`."""
+    # What the folder leaves out must be said again, and the safety checker is not for us to run.
+    absent = {name: None for name in folder.index if name in UNUSED or folder.index[name] == [None, None]}
+    return diffusers.DiffusionPipeline.from_pretrained(
+        folder.path, use_safetensors=True, local_files_only=True, **absent, **given
+    )
+
+
+def weightless(folder: ModelFolder) -> dict[str, Any]:
+    """The folder's models as torch has them on its device `meta`: every shape, and nothing read or allocated.
+
+    Raises:
+        FolderError: a model is of a class that neither diffusers nor transformers has.
+    """
+    models = {}
+    for name in folder.models():
+        library, kind = folder.index[name]
+        known = {"diffusers": diffusers, "transformers": transformers}
+        found = getattr(known.get(library) or getattr(diffusers.pipelines, library, None), kind, None)
+        if found is None:
+            raise FolderError(f"{folder.path / 'model_index.json'}: {name}: there is no class {library}.{kind}")
+        with torch.device("meta"):
+            models[name] = _of_config(found, folder, name)
+    return models
+
+
+def _of_config(kind: Any, folder: ModelFolder, name: str) -> Any:
+    if issubclass(kind, diffusers.ConfigMixin):
+        return kind.from_config(folder.config(name))
+    return kind(kind.config_class.from_pretrained(folder.path / name))  # transformers has its own
+
+
+def native_side(pipe: Any) -> int:
+    """Pixels of the side that the pipeline itself would choose; 1024 is what today's large models were trained at."""
+    return int(getattr(pipe, "default_sample_size", 1024 // 8) * getattr(pipe, "vae_scale_factor", 8))
 
 
 def accepts(pipe: Any) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from predictor.core.request import PARAMETERS, Capabilities
-from predictor.engine.folder import ModelFolder
+from predictor.engine.baked.manifest import Manifest
+from predictor.engine.folder import FolderError, ModelFolder
 from predictor.engine.samplers import SAMPLERS
 from predictor.engine.tokens import Tokenizer
 from predictor.settings import EngineSettings
@@ -25,42 +26,46 @@ def default_sampler(scheduler: dict[str, Any]) -> str:
     return "dpmpp_2m_karras" if sampler == "dpmpp_2m" and scheduler.get("use_karras_sigmas") else sampler
 
 
-def of_denoiser(
-    folder: ModelFolder,
-    settings: EngineSettings,
-    tokenizer: Tokenizer,
-    *,
-    revision: str,
-    runtime: str,
-    device: str,
-    dtype: str,
-    scale: int,
-    native: tuple[int, int],
-    max_pixels: int,
-    sizes: tuple[tuple[int, int], ...] = (),
+def of_folder(
+    folder: ModelFolder, settings: EngineSettings, tokenizer: Tokenizer, device: str, dtype: str
 ) -> Capabilities:
-    """Of a UNet model that steps with others; `scale` in pixels per latent, `native` and `sizes` in pixels."""
-    sampler = default_sampler(folder.config("scheduler"))
-    return Capabilities(
-        architecture=folder.architecture,
-        revision=revision,
-        runtime=runtime,
+    """Of a UNet model that runs as it is; `max_pixels` is what the settings say, and a small device may allow fewer.
+
+    Raises:
+        FolderError: a configuration does not say how large the model's pictures are.
+    """
+    scale = 2 ** (len(_of_config(folder, "vae", "block_out_channels")) - 1)
+    native = _of_config(folder, "unet", "sample_size") * scale
+    return _of_denoiser(
+        folder,
+        settings,
+        tokenizer,
+        revision=folder.revision(),
+        runtime="eager",
         device=device,
         dtype=dtype,
-        parameters=tuple(PARAMETERS),
-        samplers=tuple(SAMPLERS),
-        default_sampler=sampler,
-        default_steps=4 if sampler == "lcm" else 25,
-        default_guidance_scale=1.0 if sampler == "lcm" else 7.5,
-        default_height=native[0],
-        default_width=native[1],
-        max_pixels=max_pixels,
-        min_side=8 * scale,
-        size_multiple=8 * max(1, scale // 8),
-        max_prompt_tokens=tokenizer.max_length - 2,
-        previews=True,
+        scale=scale,
+        native=(native, native),
+        max_pixels=settings.max_pixels or 4 * native * native,
+        sizes=(),
+    )
+
+
+def of_bundle(manifest: Manifest, folder: ModelFolder, settings: EngineSettings, tokenizer: Tokenizer) -> Capabilities:
+    """Of a bundle, whose model's configuration is in `folder`."""
+    sizes = tuple({(recipe.height, recipe.width): None for recipe in manifest.packages if recipe.kind == "step"})
+    return _of_denoiser(
+        folder,
+        settings,
+        tokenizer,
+        revision=manifest.revision,
+        runtime="baked",
+        device=manifest.machine.device,
+        dtype=manifest.dtype,
+        scale=manifest.scale,
+        native=sizes[0],
+        max_pixels=settings.max_pixels or max(height * width for height, width in sizes),
         sizes=sizes,
-        **_bounds(settings),
     )
 
 
@@ -88,6 +93,52 @@ def of_pipeline(
         previews=False,
         **_bounds(settings),
     )
+
+
+def _of_denoiser(
+    folder: ModelFolder,
+    settings: EngineSettings,
+    tokenizer: Tokenizer,
+    *,
+    revision: str,
+    runtime: str,
+    device: str,
+    dtype: str,
+    scale: int,
+    native: tuple[int, int],
+    max_pixels: int,
+    sizes: tuple[tuple[int, int], ...],
+) -> Capabilities:
+    """Of a UNet model that steps with others; `scale` in pixels per latent, `native` and `sizes` in pixels."""
+    sampler = default_sampler(folder.config("scheduler"))
+    return Capabilities(
+        architecture=folder.architecture,
+        revision=revision,
+        runtime=runtime,
+        device=device,
+        dtype=dtype,
+        parameters=tuple(PARAMETERS),
+        samplers=tuple(SAMPLERS),
+        default_sampler=sampler,
+        default_steps=4 if sampler == "lcm" else 25,
+        default_guidance_scale=1.0 if sampler == "lcm" else 7.5,
+        default_height=native[0],
+        default_width=native[1],
+        max_pixels=max_pixels,
+        min_side=8 * scale,
+        size_multiple=8 * max(1, scale // 8),
+        max_prompt_tokens=tokenizer.max_length - 2,
+        previews=True,
+        sizes=sizes,
+        **_bounds(settings),
+    )
+
+
+def _of_config(folder: ModelFolder, component: str, key: str) -> Any:
+    config = folder.config(component)
+    if not config.get(key):
+        raise FolderError(f"{folder.path / component / 'config.json'}: {key}: missing")
+    return config[key]
 
 
 def _bounds(settings: EngineSettings) -> dict[str, Any]:

@@ -44,6 +44,12 @@ class ModelFolder:
         name = "scheduler_config.json" if component == "scheduler" else "config.json"
         return read_json(self.path / component / name)
 
+    def models(self) -> list[str]:
+        """Names of the components that have weights."""
+        return [
+            name for name in self.components if (self.path / name / "config.json").is_file() and name != "scheduler"
+        ]
+
     def weights(self, component: str, half: bool) -> list[Path]:
         """The component's safetensors files: one, or its shards; the fp16 variant first where `half`.
 

@@ -8,16 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from predictor.clock import now
 from predictor.core.messages import Generate
 from predictor.core.problems import Problem
 from predictor.core.request import Capabilities
-from predictor.engine.baked.bundle import BundleError
+from predictor.engine.baked.bundle import Bundle, BundleError
 from predictor.engine.baked.libtorch import LibtorchError
-from predictor.engine.baked.prelude import Prelude
-from predictor.engine.capabilities import of_denoiser, of_pipeline
+from predictor.engine.baked.prelude import Prelude, contradictions
+from predictor.engine.capabilities import of_bundle, of_folder, of_pipeline
 from predictor.engine.denoiser import Denoiser, Event
-from predictor.engine.folder import UNUSED, FolderError, ModelFolder
+from predictor.engine.folder import FolderError, ModelFolder
 from predictor.engine.preview import LatentRGB
 from predictor.engine.samplers import NoiseSchedule
 from predictor.engine.tokens import Tokenizer
@@ -68,12 +70,38 @@ def load(settings: EngineSettings, mark: MarkPhase, prelude: Prelude | None = No
                 raise
             log.warning("%s; running %s without it", error, settings.model)
     folder = ModelFolder.open(Path(settings.model))
-    cuda = settings.device == "cuda" or (settings.device == "auto" and Path("/dev/nvidiactl").exists())
-    half = cuda if settings.dtype == "auto" else settings.dtype == "float16"
-    reason = not_steppable(folder)
-    if reason:
+    cuda, half = _wanted(settings)
+    if not_steppable(folder):
         return _any_pipeline(folder, settings, cuda, half, mark)
     return _denoiser(folder, settings, cuda, half, mark)
+
+
+def foreseen(settings: EngineSettings) -> Capabilities:
+    """What `load` would say that the model of `settings` can do, of its bundle if it has one, without its weights.
+
+    Only `max_pixels` may be less where the device's memory is small. Nothing is asked of the device, which may be
+    another machine's. torch is imported for pipelines that are neither Stable Diffusion nor SDXL.
+
+    Raises:
+        FolderError, BundleError: naming the file.
+    """
+    if settings.bundle:
+        bundle = Bundle.open(Path(settings.bundle))
+        if reasons := contradictions(settings, bundle.manifest):
+            raise BundleError(f"{settings.bundle}: {'; '.join(reasons)}")
+        folder = ModelFolder.open(bundle.path / "model")
+        return of_bundle(bundle.manifest, folder, settings, _first_tokenizer(folder))
+    folder = ModelFolder.open(Path(settings.model))
+    cuda, half = _wanted(settings)
+    for name in folder.models():
+        folder.weights(name, half)  # a folder that cannot be loaded can do nothing
+    device, dtype = "cuda" if cuda else "cpu", _dtype(half)
+    if not not_steppable(folder):
+        return of_folder(folder, settings, _first_tokenizer(folder), device, dtype)
+    from predictor.engine.anypipe import accepts, native_side, opened, weightless
+
+    pipe = opened(folder, **weightless(folder))
+    return of_pipeline(folder, settings, accepts(pipe), native_side(pipe), device, dtype)
 
 
 def not_steppable(folder: ModelFolder) -> str | None:
@@ -144,7 +172,7 @@ def _denoiser(
         torch.cuda.synchronize()
     mark("weights_on_device", "modules_built", None)
 
-    native = runtime.unet.config.sample_size * runtime.scale
+    found = of_folder(folder, settings, tokenizers[0], device.type, _dtype(half))
     denoiser = Denoiser(
         runtime,
         tokenizers,
@@ -156,53 +184,44 @@ def _denoiser(
         max_rows=settings.max_rows,
         now=now,
     )
-    runtime.warm(native, native, tuple(tokenizer.encode("").ids for tokenizer in tokenizers))
+    blank = tuple(tokenizer.encode("").ids for tokenizer in tokenizers)
+    runtime.warm(found.default_height, found.default_width, blank)
     mark("warm", "weights_on_device", None)
-    return denoiser, of_denoiser(
-        folder,
-        settings,
-        tokenizers[0],
-        revision=folder.revision(),
-        runtime="eager",
-        device=device.type,
-        dtype=str(dtype).removeprefix("torch."),
-        scale=runtime.scale,
-        native=(native, native),
-        max_pixels=min(settings.max_pixels or 4 * native * native, runtime.max_pixels()),
-    )
+    return denoiser, msgspec.structs.replace(found, max_pixels=min(found.max_pixels, runtime.max_pixels()))
 
 
 def _any_pipeline(
     folder: ModelFolder, settings: EngineSettings, cuda: bool, half: bool, mark: MarkPhase
 ) -> tuple[Worker, Capabilities]:
-    for name in folder.components:
-        if (folder.path / name / "config.json").is_file() and name != "scheduler":
-            folder.weights(name, half)  # refuses pickles by name before anything is opened
+    for name in folder.models():
+        folder.weights(name, half)  # refuses pickles by name before anything is opened
 
     import torch
-    from diffusers import DiffusionPipeline
 
-    from predictor.engine.anypipe import AnyPipe, accepts
+    from predictor.engine.anypipe import AnyPipe, accepts, native_side, opened
 
     mark("torch", "interpreter", None)
     device = _device(torch, settings, cuda)
-    dtype = torch.float16 if half else torch.float32
-    # What the folder leaves out must be said again, and the safety checker is not for us to run.
-    absent = {name: None for name in folder.index if name in UNUSED or folder.index[name] == [None, None]}
-    pipe = DiffusionPipeline.from_pretrained(
-        folder.path, dtype=dtype, use_safetensors=True, local_files_only=True, **absent
-    ).to(device)
+    pipe = opened(folder, dtype=torch.float16 if half else torch.float32).to(device)
     pipe.set_progress_bar_config(disable=True)
     mark("weights_on_device", "torch", None)
-    capabilities = of_pipeline(
-        folder, settings, accepts(pipe), _native_side(pipe), device.type, str(dtype).removeprefix("torch.")
-    )
-    return AnyPipe(pipe, now), capabilities
+    found = of_pipeline(folder, settings, accepts(pipe), native_side(pipe), device.type, _dtype(half))
+    return AnyPipe(pipe, now), found
 
 
-def _native_side(pipe: Any) -> int:
-    """Pixels of the side that the pipeline itself would choose; 1024 is what today's large models were trained at."""
-    return int(getattr(pipe, "default_sample_size", 1024 // 8) * getattr(pipe, "vae_scale_factor", 8))
+def _wanted(settings: EngineSettings) -> tuple[bool, bool]:
+    """Whether a folder's model runs on a GPU, and whether in half precision."""
+    cuda = settings.device == "cuda" or (settings.device == "auto" and Path("/dev/nvidiactl").exists())
+    return cuda, cuda if settings.dtype == "auto" else settings.dtype == "float16"
+
+
+def _first_tokenizer(folder: ModelFolder) -> Tokenizer:
+    name = "tokenizer" if "text_encoder" in folder.components else "tokenizer_2"
+    return Tokenizer.load(folder.path / name)
+
+
+def _dtype(half: bool) -> str:
+    return "float16" if half else "float32"
 
 
 def _device(torch: Any, settings: EngineSettings, cuda: bool) -> Any:

@@ -60,15 +60,16 @@ def _serve(
         from starlette.exceptions import HTTPException
 
         from predictor.asgi.access import Access
+        from predictor.asgi.journal import Journal
+        from predictor.asgi.replies import problem_reply
         from predictor.core.problems import Problem
         from predictor.server.coldstart import ColdStart
         from predictor.server.images import Packer
-        from predictor.server.journal import Journal
         from predictor.server.lifecycle import SIGNALS, Lifecycle
         from predictor.server.link import EngineLink
         from predictor.server.metrics import Metrics
         from predictor.server.model import ClosedRepository, ServedModel, TruthfulDataPlane
-        from predictor.server.replies import on_http_exception, on_problem, problem_reply
+        from predictor.server.replies import on_http_exception, on_problem
         from predictor.server.routes import Rest
         from predictor.server.service import Service
 
@@ -77,7 +78,7 @@ def _serve(
     coldstart = ColdStart(marks, metrics)
     link = EngineLink(server, running, lambda: spawn(engine, command), coldstart, metrics)
     packer = Packer(threads=min(4, os.cpu_count() or 1))
-    journal = Journal(metrics, server.log_prompts)
+    journal = Journal(metrics.requested, server.log_prompts)
     service = Service(link, coldstart, packer, journal)
     flush = min(FLUSH_SECONDS, server.grace_seconds / 4)
     lifecycle = Lifecycle(link, service, journal, coldstart, server.grace_seconds - 2 * flush)

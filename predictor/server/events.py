@@ -15,24 +15,15 @@ from typing import Any
 
 from predictor.asgi.access import BUG
 from predictor.asgi.events import EventStream, encoded
+from predictor.asgi.journal import Entry, log
+from predictor.asgi.replies import problem_body
 from predictor.core.messages import Accepted
 from predictor.core.problems import InternalError, Problem
-from predictor.core.tensors import OUTPUTS
-from predictor.server.journal import Entry, log
+from predictor.core.tensors import flat
 from predictor.server.link import Progress
-from predictor.server.replies import problem_body
 from predictor.server.service import Answer
 
 Updates = AsyncGenerator[Accepted | Progress | Answer, None]
-
-
-def flat(model: str, id: str, answer: Answer) -> dict[str, Any]:
-    """The answer as one object: outputs of one value per request are that value, outputs per picture are lists."""
-    body: dict[str, Any] = {"model_name": model, "id": id}
-    for tensor in answer.tensors:
-        values = [value.decode() if isinstance(value, bytes) else value for value in tensor.data]
-        body[tensor.name] = values[0] if OUTPUTS[tensor.name][1] == (1,) else values
-    return body | {"parameters": answer.parameters}
 
 
 async def opened(
@@ -74,4 +65,4 @@ async def _event(update: Accepted | Progress | Answer, model: str, id: str, pack
                 body["previews"] = await pack(update)
             return encoded("progress", body)
         case Answer():
-            return encoded("done", flat(model, id, update))
+            return encoded("done", flat(model, id, update.tensors, update.parameters))

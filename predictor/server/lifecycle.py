@@ -16,9 +16,9 @@ from typing import Any
 
 import structlog
 
+from predictor.asgi.journal import Journal
 from predictor.core.problems import Draining
 from predictor.server.coldstart import ColdStart
-from predictor.server.journal import Journal
 from predictor.server.link import EngineLink
 from predictor.server.service import Service
 

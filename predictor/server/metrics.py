@@ -50,7 +50,7 @@ class Metrics:
         for stage in STAGES:
             self.step_seconds.labels(stage)
 
-    def requested(self, outcome: str, seconds: float) -> None:
+    def requested(self, _: str, outcome: str, seconds: float) -> None:
         """One request has ended; `outcome` is `ok` or a problem's code."""
         self.requests.labels(outcome).inc()
         self.request_seconds.labels(self._model, outcome).observe(seconds)

@@ -18,12 +18,12 @@ from kserve.protocol.infer_type import InferRequest
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from predictor.asgi.access import request_id
+from predictor.asgi.journal import Journal
+from predictor.asgi.replies import retry_after
 from predictor.core import tensors
 from predictor.core.metadata import metadata
 from predictor.core.problems import Closed, InvalidField, InvalidRequest, NotFound, Problem
-from predictor.server.journal import Journal
 from predictor.server.lifecycle import Lifecycle
-from predictor.server.replies import retry_after
 from predictor.server.service import Answer, Service
 
 PARAMETER_KINDS = ("bool_param", "int64_param", "string_param")

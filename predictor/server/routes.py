@@ -7,6 +7,7 @@ tensor that is not UTF-8 into a 500, ignores `id`, and cannot see a client hang 
     POST  /v2/models/NAME/infer            tensors in, tensors out
     POST  /v2/models/NAME/generate         flat JSON in, flat JSON out
     POST  /v2/models/NAME/generate_stream  flat JSON in, server-sent events out (see `events.py`)
+    GET   /v2/models/NAME/capabilities     what the model allows, as the edge wants to know it
     GET   /timeline                        marks and phases of this pod's start
 """
 
@@ -19,24 +20,27 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from predictor.asgi.body import header_length, read_body, unless_hung_up
+from predictor.asgi.journal import Entry, Journal
+from predictor.asgi.replies import json_reply, problem_reply
 from predictor.core import v2
 from predictor.core.metadata import metadata
-from predictor.core.problems import Closed, InvalidField, InvalidRequest, NotFound, Problem
-from predictor.core.tensors import DEFAULT_OUTPUTS
+from predictor.core.problems import Closed, InvalidField, InvalidRequest, NotFound, NotReady, Problem
+from predictor.core.tensors import DEFAULT_OUTPUTS, flat
 from predictor.server.coldstart import ColdStart
-from predictor.server.events import flat, opened
-from predictor.server.journal import Entry, Journal
-from predictor.server.replies import answer_headers, json_reply, problem_reply
+from predictor.server.events import opened
+from predictor.server.replies import answer_headers
 from predictor.server.service import Answer, Service
 
 Handler = Callable[[Request, bytes, Entry], Coroutine[Any, Any, Response]]
+Reply = Callable[[Problem], Response]
 
 
 class Generation:
     """A route that makes pictures, as an ASGI application: its journal entry lasts until the answer has been sent."""
 
-    def __init__(self, handle: Handler, model: str, journal: Journal, max_body_bytes: int) -> None:
+    def __init__(self, handle: Handler, refuse: Reply, model: str, journal: Journal, max_body_bytes: int) -> None:
         self._handle = handle
+        self._refuse = refuse
         self._model = model
         self._journal = journal
         self._max_body_bytes = max_body_bytes
@@ -55,7 +59,7 @@ class Generation:
                 await reply(scope, receive, send)
         except Problem as problem:
             if reply is None:
-                await problem_reply(problem)(scope, receive, send)
+                await self._refuse(problem)(scope, receive, send)
 
 
 class Rest:
@@ -84,6 +88,7 @@ class Rest:
             found += [
                 Route(prefix, self.model_metadata),
                 Route(f"{prefix}/ready", self.model_ready),
+                Route(f"{prefix}/capabilities", self.capabilities),
                 *(
                     Route(f"{prefix}/{verb}", self._generation(handle), methods=["POST"])
                     for verb, handle in (
@@ -114,7 +119,9 @@ class Rest:
         """Triton's generate extension: one flat object in, one out."""
         name, fields = v2.decode_generate(body)
         answer = await self._answer(entry, fields, DEFAULT_OUTPUTS)
-        return json_reply(flat(self._model, name or entry.id, answer), headers=answer_headers(answer))
+        return json_reply(
+            flat(self._model, name or entry.id, answer.tensors, answer.parameters), headers=answer_headers(answer)
+        )
 
     async def generate_stream(self, _: Request, body: bytes, entry: Entry) -> Response:
         """The same as server-sent events; the body's `previews` (true or false) asks for a picture at each step."""
@@ -145,6 +152,11 @@ class Rest:
         check_model(request, self._model)
         return json_reply(metadata(self._model, self._service.capabilities()))
 
+    async def capabilities(self, request: Request) -> Response:
+        """Limits and defaults as the edge's `resolve` takes them; `sdzero capabilities` tells the same beforehand."""
+        check_model(request, self._model)
+        return json_reply(self._service.capabilities())
+
     async def server_metadata(self, _: Request) -> Response:
         """Name, version and the protocol extensions that are spoken."""
         extensions = ["binary_tensor_data", "generate"]
@@ -163,7 +175,12 @@ class Rest:
         raise InvalidRequest(f"the v1 protocol is not spoken here; use POST /v2/models/{self._model}/infer")
 
     def _generation(self, handle: Handler) -> Generation:
-        return Generation(handle, self._model, self._journal, self._max_body_bytes)
+        return Generation(handle, self._refusal, self._model, self._journal, self._max_body_bytes)
+
+    def _refusal(self, problem: Problem) -> Response:
+        if isinstance(problem, NotReady):
+            return problem_reply(problem, phase=self._coldstart.phase)
+        return problem_reply(problem)
 
     async def _answer(self, entry: Entry, fields: dict[str, object], outputs: tuple[str, ...]) -> Answer:
         async for update in self._service.generate(entry, fields, outputs):

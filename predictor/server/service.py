@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from predictor.asgi.journal import Entry, Journal
 from predictor.core.fingerprint import fingerprint
 from predictor.core.messages import Accepted
 from predictor.core.problems import Draining, EngineLost
-from predictor.core.request import Capabilities, GenerationRequest, ImageEncoding, resolve
-from predictor.core.tensors import OUTPUTS, Scalar, Tensor
+from predictor.core.request import Capabilities, ImageEncoding, resolve
+from predictor.core.tensors import Scalar, Tensor, answer_tensors
 from predictor.core.timeline import server_timing
 from predictor.server.coldstart import ColdStart
 from predictor.server.images import Packer
-from predictor.server.journal import Entry, Journal
 from predictor.server.link import EngineLink, Pictures, Progress
 
 
@@ -105,7 +105,13 @@ class Service:
         stages = [(stage, getattr(timing, stage)) for stage in ("queue", "encode", "denoise", "decode")]
         stages += [("pack", ended - packing), ("total", ended - began)]
         yield Answer(
-            _tensors(request, update, tokens, files, outputs),
+            answer_tensors(
+                request,
+                outputs,
+                files=files,
+                pixels=np.stack(update.pixels) if "generated_image" in outputs else None,
+                prompt_tokens=tokens.prompt_tokens,
+            ),
             {
                 "cold_start": cold,
                 "model_revision": capabilities.revision,
@@ -119,29 +125,3 @@ class Service:
     async def pack_previews(self, progress: Progress) -> list[str]:
         """Base64 text of a PNG file per preview."""
         return [file.decode() for file in await self._packer.pack(progress.previews, ImageEncoding())]
-
-
-def _tensors(
-    request: GenerationRequest, pictures: Pictures, tokens: Accepted, files: list[bytes], outputs: Collection[str]
-) -> list[Tensor]:
-    content: dict[str, object] = {
-        "image": files,
-        "seed": pictures.seeds,
-        "steps": [request.steps],
-        "guidance_scale": [request.guidance_scale],
-        "height": [request.height],
-        "width": [request.width],
-        "sampler": [request.sampler.encode()],
-        "num_images": [len(pictures.pixels)],
-        "prompt_tokens": [tokens.prompt_tokens],
-    }
-    tensors = []
-    for name in outputs:
-        datatype = OUTPUTS[name][0]
-        if name == "generated_image":
-            stacked = np.stack(pictures.pixels)
-            tensors.append(Tensor(name, datatype, stacked.shape, stacked))
-        else:
-            data = content[name]
-            tensors.append(Tensor(name, datatype, (len(data),), data))  # type: ignore[arg-type]
-    return tensors

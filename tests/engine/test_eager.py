@@ -17,7 +17,7 @@ from predictor.core.messages import Ended, Finished
 from predictor.core.problems import Cancelled
 from predictor.engine.denoiser import Denoiser, Event
 from predictor.engine.folder import FolderError
-from predictor.engine.load import load
+from predictor.engine.load import foreseen, load
 from predictor.engine.noise import gaussian
 from predictor.engine.weights import WeightError
 from predictor.lab.bench.snapshot import write_snapshot
@@ -171,7 +171,9 @@ def test_stable_diffusion_3_runs_as_it_is(tmp_path: Path) -> None:
     )
     pipe.vae.register_to_config(shift_factor=0.0)
     pipe.save_pretrained(tmp_path / "sd3")
-    worker, capabilities = load(EngineSettings(model=str(tmp_path / "sd3"), device="cpu", threads=2), no_mark)
+    settings = EngineSettings(model=str(tmp_path / "sd3"), device="cpu", threads=2)
+    worker, capabilities = load(settings, no_mark)
+    assert foreseen(settings) == capabilities
     assert (capabilities.architecture, capabilities.runtime) == ("StableDiffusion3Pipeline", "pipeline")
     assert (capabilities.default_height, capabilities.default_width) == (128, 128)
     first = alone(worker, sampler="own")

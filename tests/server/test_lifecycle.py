@@ -44,8 +44,10 @@ def test_the_port_is_open_and_says_503_with_a_phase_until_the_engine_is_ready(st
         reply = httpx.get(f"{server.url}/v2/{path}")
         assert (reply.status_code, reply.json()["code"], reply.json()["ready"]) == (503, "not_ready", False)
         assert int(reply.headers["retry-after"]) >= 1
-    assert httpx.post(server.infer, json=infer_body()).status_code == 503
-    assert httpx.get(f"{server.url}/v2/models/sd").status_code == 503
+    refused = httpx.post(server.infer, json=infer_body())
+    assert (refused.status_code, refused.json()["code"], refused.json()["phase"]) == (503, "not_ready", "imports")
+    for path in ("models/sd", "models/sd/capabilities"):
+        assert httpx.get(f"{server.url}/v2/{path}").status_code == 503
     assert httpx.get(f"{server.url}/v1/models/sd").status_code == 503
     assert server.metric("sdzero_ready") == 0
     with triton_grpc.InferenceServerClient(server.grpc) as client:

@@ -5,9 +5,13 @@ import io
 import json
 import struct
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
+
+from predictor.core.request import Capabilities
+from tests.server.fake_engine import CAPABILITIES
 
 
 def decoded(text: str) -> np.ndarray:
@@ -106,6 +110,13 @@ def test_the_first_request_alone_is_a_cold_start_and_carries_its_phases(start, h
     names = [(phase["process"], phase["name"]) for phase in http.get(f"{fresh.url}/timeline").json()["phases"]]
     assert names.index(("engine", "weights_read")) < names.index(("server", "engine_ready"))
     assert names[-2:] == [("server", "first_request"), ("server", "first_image")]
+
+
+def test_the_capabilities_are_the_engines_own(server, http):
+    reply = http.get(f"{server.url}/v2/models/sd/capabilities")
+    assert reply.status_code == 200
+    assert msgspec.json.decode(reply.content, type=Capabilities) == CAPABILITIES
+    assert http.get(f"{server.url}/v2/models/other/capabilities").json()["code"] == "not_found"
 
 
 def test_generate_is_flat_in_and_out(server, http):

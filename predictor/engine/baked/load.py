@@ -7,7 +7,7 @@ from predictor.clock import now
 from predictor.core.request import Capabilities
 from predictor.engine.baked.prelude import Prelude
 from predictor.engine.baked.runtime import BakedRuntime
-from predictor.engine.capabilities import of_denoiser
+from predictor.engine.capabilities import of_bundle
 from predictor.engine.denoiser import Denoiser
 from predictor.engine.folder import FolderError, ModelFolder
 from predictor.engine.preview import LatentRGB
@@ -36,7 +36,6 @@ def load_bundle(
         mark(*moment)
     manifest = opened.bundle.manifest
     runtime = BakedRuntime(opened.device, opened.geometry, opened.programs, opened.weights)
-    sizes = tuple({(r.height, r.width): None for r in manifest.packages if r.kind == "step"})
     previews = any(recipe.kind == "preview" for recipe in manifest.packages)
     denoiser = Denoiser(
         runtime,
@@ -49,16 +48,4 @@ def load_bundle(
         max_rows=min(settings.max_rows, manifest.max_rows),
         now=now,
     )
-    return denoiser, of_denoiser(
-        folder,
-        settings,
-        tokenizers[0],
-        revision=manifest.revision,
-        runtime="baked",
-        device=opened.device.name,
-        dtype=manifest.dtype,
-        scale=manifest.scale,
-        native=sizes[0],
-        max_pixels=settings.max_pixels or max(height * width for height, width in sizes),
-        sizes=sizes,
-    )
+    return denoiser, of_bundle(manifest, folder, settings, tokenizers[0])

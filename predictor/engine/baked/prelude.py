@@ -24,6 +24,7 @@ from predictor.engine.baked.cuda import Cuda, begin_context
 from predictor.engine.baked.device import Device, Host, Memory
 from predictor.engine.baked.libtorch import DeviceName, Libtorch, LibtorchError, Package
 from predictor.engine.baked.machine import describe
+from predictor.engine.baked.manifest import Manifest
 from predictor.engine.baked.manifest import Package as Recipe
 from predictor.engine.baked.program import Geometry, Program, Programs
 from predictor.engine.baked.ring import Ring
@@ -148,19 +149,23 @@ class Prelude:
         self._mark("weights_on_device", "cuda_context")
 
     def _refuse_unfit(self, bundle: Bundle) -> None:
-        baked = bundle.manifest.machine.device
-        reasons = bundle.unfit(describe(baked))
-        for flag, asked, made in (
-            ("--device", self.settings.device, baked),
-            ("--dtype", self.settings.dtype, bundle.manifest.dtype),
-        ):
-            if asked not in ("auto", made):
-                reasons.append(f"{flag} is {asked}, and it was baked for {made}")
+        reasons = bundle.unfit(describe(bundle.manifest.machine.device))
+        reasons += contradictions(self.settings, bundle.manifest)
         if reasons:
             raise BundleError(f"{self.settings.bundle}: does not fit: {'; '.join(reasons)}")
 
     def _mark(self, name: str, since: str, at: float | None = None) -> None:
         self.moments.append((name, since, now() if at is None else at))
+
+
+def contradictions(settings: EngineSettings, manifest: Manifest) -> list[str]:
+    """Which settings ask for something else than what was baked, in words."""
+    made = {"device": manifest.machine.device, "dtype": manifest.dtype}
+    return [
+        f"--{name} is {asked}, and it was baked for {baked}"
+        for name, baked in made.items()
+        if (asked := getattr(settings, name)) not in ("auto", baked)
+    ]
 
 
 def first_image(recipes: Sequence[Recipe]) -> list[Recipe]:

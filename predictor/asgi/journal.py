@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -11,9 +11,8 @@ import structlog
 from predictor.asgi.access import BUG
 from predictor.core.problems import Cancelled, InternalError, Problem
 from predictor.core.request import GenerationRequest
-from predictor.server.metrics import Metrics
 
-log = structlog.get_logger("sdzero.server")
+log = structlog.get_logger("sdzero.http")
 
 
 @dataclass
@@ -21,7 +20,7 @@ class Entry:
     """One request while it is being answered."""
 
     id: str
-    dialect: str  # http, grpc
+    dialect: str
     outcome: str = "ok"
     facts: dict[str, object] = field(default_factory=dict)
 
@@ -34,10 +33,15 @@ class Entry:
 
 
 class Journal:
-    """Counts the open requests and writes each down when it ends."""
+    """Counts the open requests and writes each down when it ends.
 
-    def __init__(self, metrics: Metrics, log_prompts: bool) -> None:
-        self._metrics = metrics
+    Args:
+        requested: told of each ended request: its dialect, its outcome (`ok` or a problem's code) and its seconds.
+        log_prompts: whether prompts may stand in the log.
+    """
+
+    def __init__(self, requested: Callable[[str, str, float], None], log_prompts: bool) -> None:
+        self._requested = requested
         self._log_prompts = log_prompts
         self._open = 0
         self._idle = asyncio.Event()
@@ -64,7 +68,7 @@ class Journal:
             raise InternalError(BUG) from cause
         finally:
             seconds = time.monotonic() - started
-            self._metrics.requested(entry.outcome, seconds)
+            self._requested(entry.dialect, entry.outcome, seconds)
             log.info(
                 "request",
                 request_id=id,

@@ -1,0 +1,285 @@
+"""Who may wake a GPU: one request from plain fields to a job, refused as early and as cheaply as can be.
+
+    fields ─► resolved ─► moderated ─► an SDK's retry? the job that it left
+                                   └─► cached?          its result, for nothing
+                                   └─► in time? quota? may it wake? ─► admitted: joined, or claimed by a dispatcher
+
+Nothing here speaks with the predictor, with one exception: a deployment that was never told its model's capabilities
+asks for them with its first request.
+"""
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from predictor.core.account import Caller, megapixel_steps
+from predictor.core.fingerprint import fingerprint
+from predictor.core.jobs import Generation, Job, JobKind
+from predictor.core.problems import NotFound, QuotaExceeded, TooSlow
+from predictor.core.request import Capabilities, resolve
+from predictor.edge.dispatcher import LEASE, Dispatcher
+from predictor.edge.metrics import Metrics
+from predictor.edge.model import Model
+from predictor.edge.moderation import Moderation
+from predictor.edge.patience import Patience
+from predictor.edge.settings import EdgeSettings
+from predictor.edge.stores.cache import ResultCache
+from predictor.edge.stores.images import Images
+from predictor.edge.stores.jobs import Admission, Jobs
+from predictor.edge.stores.ledger import Ledger, Line
+from predictor.edge.stores.quotas import Quotas
+from predictor.edge.wake import Watch
+
+LONGEST_RETRY = 120.0  # seconds; OpenAI's SDKs give up on a longer Retry-After
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller wants, whatever the dialect."""
+
+    fields: dict[str, object]  # as `core.request.resolve` takes them
+    request_id: str
+    patience: Patience = Patience()
+    kind: JobKind = "sync"
+    retry: bool = False  # an SDK sends it again
+    idempotency_key: str | None = None
+    webhook: str | None = None
+    end_user: str | None = None
+    previews: bool = False
+    low_moderation: bool = False
+
+    @property
+    def hash(self) -> str:
+        """Of what was asked, before anything was drawn or filled in: equal for a request and its retry."""
+        canonical = msgspec.json.encode([self.kind, self.fields, self.webhook], order="deterministic")
+        return hashlib.sha256(canonical).hexdigest()
+
+
+class Admissions:
+    """The decision, and what it needs to know."""
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        *,
+        model: Model,
+        moderation: Moderation,
+        cache: ResultCache,
+        images: Images,
+        jobs: Jobs,
+        ledger: Ledger,
+        quotas: Quotas,
+        watch: Watch,
+        dispatcher: Dispatcher,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._model = model
+        self._moderation = moderation
+        self._cache = cache
+        self._images = images
+        self._jobs = jobs
+        self._ledger = ledger
+        self._quotas = quotas
+        self._watch = watch
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._clock = clock
+
+    async def capabilities(self, patience: Patience = Patience()) -> Capabilities:  # noqa: B008
+        """What the model can do."""
+        now = self._clock()
+        deadline = patience.deadline or now + self._settings.timeout_seconds
+        return await self._model.capabilities(deadline - now)
+
+    async def admit(self, caller: Caller, ask: Ask) -> Job:
+        """The job that answers `ask`: a new one, one that an earlier try has left, or one that has its result already.
+
+        Raises:
+            Problem: why there is none; nothing was charged then, and nobody was woken.
+        """
+        now = self._clock()
+        capabilities = await self.capabilities(ask.patience)
+        request, encoding = resolve(ask.fields, capabilities, secrets.randbelow(2**32))
+        verdict = self._moderation.prompt(caller, request, low=ask.low_moderation)
+        if ask.retry and ask.kind == "sync" and (left := await self._left_behind(caller, ask, now)):
+            return left
+        job = Job(
+            id=f"job_{uuid.uuid4().hex}",
+            kind=ask.kind,
+            tenant=caller.tenant,
+            key_id=caller.key_id,
+            request_id=ask.request_id,
+            created=now,
+            generation=Generation(
+                id=f"gen_{uuid.uuid4().hex}",
+                tenant=caller.tenant,
+                request=request,
+                revision=capabilities.revision,
+                fingerprint=fingerprint(request, capabilities.revision),
+                cacheable="seed" in ask.fields,
+                created=now,
+                deadline=now + self._settings.timeout_seconds,
+            ),
+            encoding=encoding,
+            body_hash=ask.hash,
+            idempotency_key=ask.idempotency_key,
+            webhook=ask.webhook,
+            end_user=ask.end_user,
+            verdict=verdict,
+        )
+        cached = await self._cached(job)
+        if cached and ask.kind == "sync" and ask.idempotency_key is None:
+            return self._answered(job, cached, caller, now)
+        return await self._admitted(caller, job, cached, ask, now)
+
+    def eta(self, job: Job) -> float:
+        """Seconds until an active job is done, as far as this edge can tell."""
+        return self._watch.eta(self._clock(), megapixel_steps(job.generation.request))
+
+    async def replay(self, caller: Caller, original: Job, request_id: str) -> Job:
+        """A job that makes the pictures of `original` once more, past cache and joining."""
+        now = self._clock()
+        capabilities = await self.capabilities()
+        if capabilities.revision != original.generation.revision:
+            raise NotFound(f"revision: the job was made by {original.generation.revision}, which is not served now")
+        generation = msgspec.structs.replace(
+            original.generation,
+            id=f"gen_{uuid.uuid4().hex}",
+            tenant=caller.tenant,
+            cacheable=False,
+            state="waiting",
+            attempt=0,
+            created=now,
+            deadline=now + self._settings.timeout_seconds,
+            started=None,
+            finished=None,
+            result=None,
+            problem=None,
+        )
+        job = Job(
+            id=f"job_{uuid.uuid4().hex}",
+            kind="job",
+            tenant=caller.tenant,
+            key_id=caller.key_id,
+            request_id=request_id,
+            created=now,
+            generation=generation,
+            encoding=original.encoding,
+            replay_of=original.id,
+            verdict=original.verdict,
+        )
+        return await self._admitted(caller, job, None, Ask(fields={}, request_id=request_id, kind="job"), now)
+
+    async def _admitted(self, caller: Caller, job: Job, cached: Generation | None, ask: Ask, now: float) -> Job:
+        cost = 0.0
+        if cached is None:
+            cost = megapixel_steps(job.generation.request)
+            await self._charge(caller, cost, ask.patience, now)
+        try:
+            admitted = await self._jobs.admit(
+                Admission(
+                    job=job,
+                    limits=caller.limits,
+                    join_key=self._key(job) if job.generation.cacheable else None,
+                    cached=cached,
+                    holder=self._dispatcher.edge if job.kind == "sync" else None,
+                    held_until=now + LEASE if job.kind == "sync" else None,
+                    prompt=self._ledger.prompt(job.generation.request.prompt),
+                ),
+                now,
+                self._settings.waiting,
+            )
+        except BaseException:
+            await self._quotas.refund(caller, cost)
+            raise
+        if cost and (not admitted.fresh or admitted.job.joined):
+            await self._quotas.refund(caller, cost)
+        outcome = "hit" if cached else "joined" if admitted.job.joined else "miss"
+        self._metrics.cache.labels(outcome).inc()
+        if ask.previews:
+            self._dispatcher.with_previews.add(admitted.job.generation.id)
+        self._dispatcher.nudge()
+        return admitted.job
+
+    async def _charge(self, caller: Caller, cost: float, patience: Patience, now: float) -> None:
+        """What must hold before a GPU is asked for anything, the cheapest first."""
+        _, ahead = await self._jobs.waiting()
+        if self._watch.sleeps(now) and (last := await self._jobs.last_answer()) is not None:
+            self._watch.seen_awake(last)
+        eta = self._watch.eta(now, ahead + cost)
+        if patience.deadline is not None and now + eta > patience.deadline:
+            raise TooSlow(
+                f"the images would be done in about {eta:.0f} s, and the client waits {patience.deadline - now:.0f} s; "
+                "give it more time, ask for a job (POST /v1/jobs), or send Prefer: respond-async",
+                retry_after=min(eta, LONGEST_RETRY),
+            )
+        if limit := caller.limits.gpu_seconds_per_month:
+            month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+            spent = await self._ledger.gpu_seconds(caller.key_id, month.timestamp())
+            if spent >= limit:
+                raise QuotaExceeded(
+                    f"gpu_seconds_per_month: {spent:.1f} of {limit} are spent", retry_after=LONGEST_RETRY
+                )
+        await self._quotas.charge(caller, cost)
+        if not ahead and self._watch.sleeps(now):
+            try:
+                await self._quotas.wake(caller)
+            except BaseException:
+                await self._quotas.refund(caller, cost)
+                raise
+
+    async def _left_behind(self, caller: Caller, ask: Ask, now: float) -> Job | None:
+        """The job of the same request whose connection was lost: the SDK asks again, and the GPU need not."""
+        job = await self._jobs.retried(caller.key_id, ask.hash, now - self._settings.timeout_seconds)
+        if job is not None and job.state == "active":
+            await self._jobs.hold(job.id, self._dispatcher.edge, now + LEASE)
+        return job
+
+    async def _cached(self, job: Job) -> Generation | None:
+        """A finished generation with the same pixels, whose images are still there."""
+        generation, age = job.generation, self._settings.cache_seconds
+        if not generation.cacheable or not age:
+            return None
+        key = self._key(job)
+        found = await self._cache.get(key)
+        if found is None:
+            scope = generation.tenant if self._settings.cache_scope == "tenant" else None
+            found = await self._jobs.finished(scope, generation.fingerprint, self._clock() - age)
+            if found is None:
+                return None
+            await self._cache.put(key, found)
+        if found.result is None or found.result.revision != generation.revision:
+            return None
+        try:
+            for image in found.result.images:
+                if await self._cache.image(image.name) is None:
+                    await self._cache.put_image(image.name, await self._images.get(image.name))
+        except NotFound:
+            return None  # its time was over
+        return found
+
+    def _answered(self, job: Job, cached: Generation, caller: Caller, now: float) -> Job:
+        """A synchronous hit: no row of its own, and a line in the ledger."""
+        self._metrics.cache.labels("hit").inc()
+        self._ledger.note(
+            Line(
+                at=now,
+                tenant=caller.tenant,
+                key_id=caller.key_id,
+                request_id=job.request_id,
+                action="cached",
+                outcome="ok",
+                cache_hits=1,
+                prompt=self._ledger.prompt(job.generation.request.prompt),
+            )
+        )
+        return msgspec.structs.replace(job, state="done", finished=now, cached=True, generation=cached)
+
+    def _key(self, job: Job) -> str:
+        scope = job.tenant if self._settings.cache_scope == "tenant" else ""
+        return f"{scope}:{job.generation.fingerprint}"

@@ -1,0 +1,259 @@
+"""The composition root of the edge process."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from prometheus_client import CollectorRegistry, start_http_server
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from predictor.asgi import logs
+from predictor.asgi.access import Access
+from predictor.asgi.journal import Journal
+from predictor.asgi.replies import problem_reply
+from predictor.core.problems import InvalidRequest, NotFound, Problem
+from predictor.edge.admission import Admissions
+from predictor.edge.auth import Authenticator
+from predictor.edge.bus import MemoryBus
+from predictor.edge.delivery import Delivery
+from predictor.edge.dispatcher import Dispatcher
+from predictor.edge.following import Following
+from predictor.edge.generation import Generations
+from predictor.edge.holding import Holding
+from predictor.edge.metrics import Metrics
+from predictor.edge.model import Model, read_capabilities
+from predictor.edge.moderation import Moderation
+from predictor.edge.pictures import Pictures
+from predictor.edge.predictor import Predictor
+from predictor.edge.retention import sweep
+from predictor.edge.routes import files, page
+from predictor.edge.routes.account import Account
+from predictor.edge.routes.exchange import Exchanges
+from predictor.edge.routes.health import Health
+from predictor.edge.routes.jobs import JobRoutes
+from predictor.edge.routes.openai import OpenAI
+from predictor.edge.routes.replies import openai_reply
+from predictor.edge.routes.v2 import V2
+from predictor.edge.settings import EdgeSettings
+from predictor.edge.stores.cache import MemoryCache
+from predictor.edge.stores.cold_starts import ColdStarts
+from predictor.edge.stores.database import Database, address
+from predictor.edge.stores.images import Images
+from predictor.edge.stores.jobs import Jobs
+from predictor.edge.stores.keys import Keys
+from predictor.edge.stores.ledger import Ledger
+from predictor.edge.stores.models import Models
+from predictor.edge.stores.outbox import Outbox
+from predictor.edge.stores.quotas import Quotas
+from predictor.edge.views import announcement
+from predictor.edge.wake import REMEMBERED, Watch
+from predictor.edge.webhooks import Deliverer, Signer
+
+FLUSH = 0.5  # seconds between two writes of the ledger's notes
+SWEEP = 3600.0  # seconds between two looks for images whose time is over
+SWEPT = 1000  # images of one look
+
+
+def main(settings: EdgeSettings) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code."""
+    logs.configure(settings.log_level)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application(settings),
+            host="0.0.0.0",  # noqa: S104
+            port=settings.http_port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, int(settings.grace_seconds)),
+            timeout_keep_alive=65,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+    )
+    server.run()
+    return 0 if server.started else 1
+
+
+def application(settings: EdgeSettings) -> Starlette:
+    """The ASGI application; stores are opened, and migrated, when it starts."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            app.router.routes.extend(await _assembled(settings, stack, time.time))
+            yield
+
+    return Starlette(
+        lifespan=lifespan,
+        middleware=[Middleware(Access, reply=reply_at)],
+        exception_handlers={Problem: _on_problem, HTTPException: _on_http_exception},
+    )
+
+
+async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, clock: Callable[[], float]) -> list[Any]:
+    """Every part of the edge, opened and running until `stack` ends; returns the routes."""
+    edge = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    data = Path(settings.data)
+    data.mkdir(parents=True, exist_ok=True)
+    secret = _secret(settings, data)
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    if settings.metrics_port:
+        server, thread = start_http_server(settings.metrics_port, registry=registry)
+        stack.callback(lambda: (server.shutdown(), thread.join()))
+
+    database = await Database.open(address(settings.database_url, settings.data))
+    stack.push_async_callback(database.close)
+    jobs, ledger, keys = (
+        Jobs(database, announcement),
+        Ledger(database, secret, audit_prompts=settings.audit_prompts),
+        Keys(database),
+    )
+    models, cold_starts, outbox = Models(database), ColdStarts(database), Outbox(database)
+    images = Images.open(settings.images_url, data / "images", secret, settings.link_seconds)
+    packer = Pictures(threads=min(4, os.cpu_count() or 1))
+    stack.callback(packer.close)
+    bus, cache = MemoryBus(), MemoryCache(settings.cache_bytes, settings.cache_seconds)
+    quotas = Quotas.open(settings.redis_url, settings.quota_failure, metrics.quota_errors.inc)
+
+    predictor = Predictor(settings.predictor_url, settings.model_name)
+    stack.push_async_callback(predictor.close)
+    metrics.predictor_requests.set_function(lambda: predictor.requests)
+    model = Model(settings.model_name, predictor, models, read_capabilities(settings.capabilities))
+    await model.recall()
+    latest = await cold_starts.recent(REMEMBERED)
+    watch = Watch(
+        settings.idle_seconds, settings.cold_start_seconds, [cold_start.seconds for cold_start in reversed(latest)]
+    )
+    moderation = Moderation.load(settings)
+    dispatcher = Dispatcher(
+        edge,
+        jobs=jobs,
+        predictor=predictor,
+        images=images,
+        packer=packer,
+        bus=bus,
+        cache=cache,
+        model=model,
+        moderation=moderation,
+        watch=watch,
+        cold_starts=cold_starts,
+        metrics=metrics,
+        images_in_flight=settings.images_in_flight,
+        attempts=settings.attempts,
+        metadata=settings.image_metadata,
+        clock=clock,
+    )
+    admissions = Admissions(
+        settings,
+        model=model,
+        moderation=moderation,
+        cache=cache,
+        images=images,
+        jobs=jobs,
+        ledger=ledger,
+        quotas=quotas,
+        watch=watch,
+        dispatcher=dispatcher,
+        metrics=metrics,
+        clock=clock,
+    )
+    holding = Holding(jobs, bus, dispatcher, clock)
+    delivery = Delivery(images, cache, packer, model=settings.model_name, metadata=settings.image_metadata, clock=clock)
+    generations = Generations(admissions, Following(jobs, bus, clock), holding, delivery, clock)
+    signer = Signer(secret)
+    journal = Journal(metrics.requested, log_prompts=False)
+    authenticator = Authenticator(settings, keys, quotas)
+
+    def exchanges(dialect: str, reply: Callable[[Problem], Response]) -> Exchanges:
+        return Exchanges(
+            dialect,
+            reply,
+            authenticator=authenticator,
+            journal=journal,
+            ledger=ledger,
+            max_body_bytes=settings.max_body_bytes,
+            body_seconds=settings.body_seconds,
+            forwarded_hops=settings.forwarded_hops,
+            clock=clock,
+        )
+
+    async def flush() -> None:
+        while True:
+            await asyncio.sleep(FLUSH)
+            with contextlib.suppress(Problem):
+                await ledger.flush()
+
+    async def forget() -> None:
+        while settings.retention_days:
+            with contextlib.suppress(Problem):
+                await sweep(database, images, clock() - settings.retention_days * 86400, SWEPT)
+            await asyncio.sleep(SWEEP)
+
+    stack.push_async_callback(ledger.flush)
+    deliverer = Deliverer(outbox, signer, edge, settings.webhook_networks, metrics)
+    for work in (dispatcher.run(), deliverer.run(), flush(), forget()):
+        stack.push_async_callback(_stop, asyncio.create_task(work))
+    stack.push_async_callback(holding.close)
+
+    names = settings.names
+    job_routes = JobRoutes(names, settings.public_url, generations, jobs)
+    of_openai = exchanges("openai", openai_reply)
+    return [
+        *Health(database).routes(),
+        *OpenAI(names, int(clock()), generations, packer, job_routes).routes(of_openai),
+        *job_routes.routes(exchanges("jobs", openai_reply)),
+        *Account(ledger, cold_starts, signer, clock).routes(of_openai),
+        *V2(names, generations, packer).routes(exchanges("v2", problem_reply)),
+        *files.routes(images),
+        *page.routes(),
+    ]
+
+
+def reply_at(problem: Problem, path: str) -> Response:
+    """The problem in the shape of the dialect that `path` belongs to."""
+    return problem_reply(problem) if path.startswith("/v2") else openai_reply(problem)
+
+
+def _secret(settings: EdgeSettings, data: Path) -> bytes:
+    """The deployment's secret: told, or drawn once and kept beside the database."""
+    if settings.secret:
+        return settings.secret.encode()
+    path = data / "secret"
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(48))
+    return path.read_bytes().strip()
+
+
+async def _stop(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return reply_at(error, request.url.path)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = f"{request.method} {request.url.path[:200]}"
+    if error.status_code == 404:
+        return reply_at(NotFound(f"{path}: no such route; GET /openapi.json lists them"), request.url.path)
+    reply = reply_at(InvalidRequest(f"{path}: {error.detail}"), request.url.path)
+    reply.status_code = error.status_code
+    reply.headers.update(error.headers or {})
+    return reply

@@ -1,0 +1,96 @@
+"""What every dialect does with a request: have it admitted, wait for it, and hand out what came of it."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from predictor.asgi.journal import Entry
+from predictor.core.account import Caller
+from predictor.core.jobs import Job, Result
+from predictor.core.problems import Cancelled, DeadlineExceeded, InternalError, Problem
+from predictor.edge.admission import Admissions, Ask
+from predictor.edge.bus import Event
+from predictor.edge.delivery import Delivery
+from predictor.edge.following import Following
+from predictor.edge.holding import Holding
+
+
+class Generations:
+    """One for each edge process; every method belongs to one connection."""
+
+    def __init__(
+        self,
+        admissions: Admissions,
+        following: Following,
+        holding: Holding,
+        delivery: Delivery,
+        clock: Callable[[], float],
+    ) -> None:
+        self.admissions = admissions
+        self.following = following
+        self.holding = holding
+        self.delivery = delivery
+        self.clock = clock
+
+    async def begin(self, caller: Caller, ask: Ask, entry: Entry) -> Job:
+        """The job that answers `ask`."""
+        job = await self.admissions.admit(caller, ask)
+        entry.facts |= {"job": job.id, "generation": job.generation.id, "cached": job.cached, "joined": job.joined}
+        for name in ("steps", "height", "width", "sampler", "num_images"):
+            entry.facts[name] = getattr(job.generation.request, name)
+        return job
+
+    async def finish(self, job: Job, ask: Ask, *, will_retry: bool) -> Job:
+        """The job when it has ended, or still active where the client asked for that after a while.
+
+        Raises:
+            Problem: it ended without pictures.
+        """
+        if job.state == "active":
+            with self.holding.held(job, will_retry=will_retry):
+                job = await self.following.ended(job, self._until(ask, job))
+        if job.state == "active" and ask.patience.job_after is None:
+            raise await self._late(job)
+        raise_if_ended_badly(job)
+        return job
+
+    async def watch(self, job: Job, ask: Ask, *, will_retry: bool) -> AsyncGenerator[Event | Job | None, None]:
+        """What happens to the job until it has ended well; None about once a second.
+
+        Raises:
+            Problem: it ended without pictures.
+        """
+        with self.holding.held(job, will_retry=will_retry):
+            async with aclosing(self.following.events(job)) as events:
+                async for event in events:
+                    if isinstance(event, Job):
+                        raise_if_ended_badly(event)
+                    elif ask.patience.deadline is not None and self.clock() >= ask.patience.deadline:
+                        raise await self._late(job)
+                    yield event
+
+    def _until(self, ask: Ask, job: Job) -> float | None:
+        moments = [ask.patience.deadline]
+        if ask.patience.job_after is not None:
+            moments.append(job.created + ask.patience.job_after)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    async def _late(self, job: Job) -> Problem:
+        problem = DeadlineExceeded("the images were not done before the client's deadline")
+        await self.holding.cancel(job, problem)
+        return problem
+
+
+def raise_if_ended_badly(job: Job) -> None:
+    """Raise the problem of a job that has failed or was cancelled."""
+    if job.state == "cancelled":
+        raise job.problem.problem() if job.problem else Cancelled("the job was cancelled")
+    if job.state == "failed":
+        raise job.problem.problem() if job.problem else InternalError("the job failed")
+
+
+def result_of(job: Job) -> Result:
+    """The result of a job that is done."""
+    result = job.generation.result
+    assert job.state == "done"
+    assert result is not None
+    return result

@@ -1,0 +1,72 @@
+"""Connections that hold a job: when the last of them has gone, so has the job.
+
+A client that hangs up cancels its rows on the GPU. OpenAI's SDKs hang up as well when they lose patience, and ask again
+a moment later: for them the job stays a little while, and the next try finds it.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from predictor.core.jobs import Job
+from predictor.core.problems import Cancelled, Problem
+from predictor.edge.bus import Bus
+from predictor.edge.dispatcher import Dispatcher
+from predictor.edge.stores.jobs import Jobs
+
+COMES_BACK = 12.0  # seconds; OpenAI's SDKs wait 8 at most before they ask again
+log = structlog.get_logger("sdzero.edge")
+
+
+class Holding:
+    """One for each edge process."""
+
+    def __init__(self, jobs: Jobs, bus: Bus, dispatcher: Dispatcher, clock: Callable[[], float]) -> None:
+        self._jobs = jobs
+        self._bus = bus
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._connections: Counter[str] = Counter()
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    @contextmanager
+    def held(self, job: Job, *, will_retry: bool) -> Iterator[None]:
+        """The time in which a connection waits for the job; if it breaks, nobody may be left to want it."""
+        self._connections[job.id] += 1
+        try:
+            yield
+        except BaseException:
+            if self._connections[job.id] == 1:
+                task = asyncio.get_running_loop().create_task(self._leave(job, will_retry))
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
+            raise
+        finally:
+            self._connections[job.id] -= 1
+            self._connections += Counter()  # without those at zero
+
+    async def cancel(self, job: Job, problem: Problem) -> Job:
+        """End the job, and its generation too if nobody else wants that."""
+        job, alone = await self._jobs.cancel(job.id, None, self._clock(), problem.record())
+        if alone:
+            self._dispatcher.cancelled(job.generation.id)
+        # Whoever follows looks into the database then; a generation that others want says more later.
+        await self._bus.publish(job.generation.id, "ended", {"state": job.state})
+        return job
+
+    async def close(self) -> None:
+        """Let the last goodbyes be written down."""
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    async def _leave(self, job: Job, will_retry: bool) -> None:
+        try:
+            if will_retry:
+                await self._jobs.hold(job.id, "", self._clock() + COMES_BACK)
+            else:
+                await self.cancel(job, Cancelled("the client hung up"))
+        except Problem as problem:
+            # Its lease runs out, and then it is cancelled all the same.
+            log.warning("not cancelled yet", job=job.id, code=problem.code)

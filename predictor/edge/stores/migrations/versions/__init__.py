@@ -1,0 +1,1 @@
+"""One file per step; `predictor.edge.stores.migrations` says how they are named."""

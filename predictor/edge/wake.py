@@ -1,0 +1,88 @@
+"""Whether the predictor sleeps, and how long a request will take: what the edge knows without ever asking.
+
+To ask a predictor at zero whether it is there would start it. So the edge only looks at its own traffic: whoever got
+an answer a moment ago is awake, and falls asleep `idle_seconds` after the last one. When in doubt it sleeps, for then
+a caller's right to wake it is asked for once too often, and never once too little.
+"""
+
+import statistics
+from collections import deque
+
+# What a megapixel-step costs before this deployment has made a picture; soon replaced by what it does cost.
+FIRST_GUESS = 0.05  # GPU seconds
+REMEMBERED = 20  # cold starts, and generations
+SLACK = 1.0  # seconds that a request takes besides its own work: storing, packing, the network
+
+
+class Watch:
+    """The predictor's state and pace. Times are seconds since the epoch.
+
+    Args:
+        idle_seconds: how long it stays after its last request.
+        cold_start_seconds: first guess, while `cold_starts` is empty.
+        cold_starts: seconds of the latest ones, oldest first.
+    """
+
+    def __init__(self, idle_seconds: float, cold_start_seconds: float, cold_starts: list[float] | None = None) -> None:
+        self.waking_since: float | None = None  # when somebody woke it; None once it has answered
+        self._idle_seconds = idle_seconds
+        self._first_guess = cold_start_seconds
+        self._cold_starts = deque(cold_starts or (), maxlen=REMEMBERED)
+        self._costs: deque[float] = deque(maxlen=REMEMBERED)
+        self._awake_until = 0.0
+        self._busy = 0
+
+    @property
+    def cold_start(self) -> float:
+        """Seconds that a cold start takes here: the median of the latest."""
+        return statistics.median(self._cold_starts) if self._cold_starts else self._first_guess
+
+    @property
+    def cost(self) -> float:
+        """GPU seconds of a megapixel-step here: the median of the latest generations."""
+        return statistics.median(self._costs) if self._costs else FIRST_GUESS
+
+    def sleeps(self, now: float) -> bool:
+        """Whether the next request would wake it."""
+        return self.waking_since is None and not self._busy and now >= self._awake_until
+
+    def sent(self, now: float) -> None:
+        """A request goes out."""
+        if self.sleeps(now):
+            self.waking_since = now
+        self._busy += 1
+
+    def answered(self, now: float) -> float | None:
+        """A request was accepted: it is awake. Returns the seconds of the cold start that this ends, if it ends one."""
+        began, self.waking_since = self.waking_since, None
+        self._awake_until = max(self._awake_until, now + self._idle_seconds)
+        if began is None:
+            return None
+        self._cold_starts.append(now - began)
+        return now - began
+
+    def ended(self, now: float, *, answered: bool) -> None:
+        """A request is over, with an answer of the predictor or without one."""
+        self._busy -= 1
+        if answered:
+            self._awake_until = max(self._awake_until, now + self._idle_seconds)
+        elif not self._busy:
+            self.waking_since = None
+
+    def seen_awake(self, at: float) -> None:
+        """Another edge had an answer at that time."""
+        self._awake_until = max(self._awake_until, at + self._idle_seconds)
+
+    def spent(self, gpu_seconds: float, megapixel_steps: float) -> None:
+        """A generation has cost so much."""
+        self._costs.append(gpu_seconds / megapixel_steps)
+
+    def waits_for_start(self, now: float) -> float:
+        """Seconds until it takes requests: 0 when it is awake; at least a second while it is late."""
+        if self.waking_since is not None:
+            return max(1.0, self.cold_start - (now - self.waking_since))
+        return self.cold_start if self.sleeps(now) else 0.0
+
+    def eta(self, now: float, megapixel_steps: float) -> float:
+        """Seconds until a request that is admitted now is done; `megapixel_steps` are its own and those before it."""
+        return self.waits_for_start(now) + megapixel_steps * self.cost + SLACK
