@@ -8,7 +8,6 @@ Sources: kserve/open-inference-protocol `inference_rest.md`; triton-inference-se
 `docs/protocol/extension_binary_data.md`, `extension_generate.md`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import msgspec
 import numpy as np
 
 from predictor.core.problems import InvalidField, InvalidRequest
+from predictor.core.strict_json import parsed
 from predictor.core.tensors import Scalar, Tensor, fields, merged, output_names, tensor, to_bytes
 
 
@@ -68,7 +68,7 @@ def decode_infer(body: bytes, header_length: int | None = None) -> InferRequest:
             f"Inference-Header-Content-Length: got {header_length}; allowed: 0 to {len(body)}, the length of the body"
         )
     head = body if header_length is None else body[:header_length]
-    request: _JsonRequest = _parse(_json_request, head)
+    request: _JsonRequest = parsed(_json_request, head)
     rest = memoryview(body)[len(head) :]
     tensors = []
     for item in request.inputs:
@@ -88,7 +88,7 @@ def decode_generate(body: bytes) -> tuple[str | None, dict[str, object]]:
         InvalidRequest: the bytes are no JSON object.
         InvalidField: a field is no plain value, or comes twice with two values.
     """
-    top = dict(_parse(_json_object, body))
+    top = dict(parsed(_json_object, body))
     name = top.pop("id", None)
     if name is not None and not isinstance(name, str):
         raise InvalidField.of("id", name, "a text")
@@ -118,29 +118,6 @@ def encode_infer(
         outputs.append(entry)
     head = msgspec.json.encode({"model_name": model, "id": id, "parameters": dict(parameters), "outputs": outputs})
     return (head + b"".join(blobs), len(head)) if blobs else (head, None)
-
-
-def _parse(decoder: Any, body: bytes) -> Any:
-    try:
-        parsed = decoder.decode(body)
-        # msgspec keeps the last of two equal keys; numbers stay text here, for only the keys matter.
-        json.loads(body, object_pairs_hook=_unique, parse_int=str, parse_float=str)
-    except RecursionError:
-        raise InvalidRequest("body: nested too deeply") from None
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"body: got no UTF-8 at byte {error.start} of a text; allowed: JSON in UTF-8") from None
-    except msgspec.DecodeError as error:
-        # The error may quote a name that the client chose.
-        raise InvalidRequest(f"body: {str(error)[:200]}") from None
-    return parsed
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> None:
-    seen = set()
-    for name, _ in pairs:
-        if name in seen:
-            raise InvalidField.because(name, "got this name twice in one object", "once")
-        seen.add(name)
 
 
 def _take(item: _JsonTensor, rest: memoryview) -> tuple[memoryview | None, memoryview]:

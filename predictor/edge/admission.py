@@ -90,6 +90,11 @@ class Admissions:
         self._metrics = metrics
         self._clock = clock
 
+    @property
+    def known(self) -> Capabilities | None:
+        """What the model can do, if anybody has told."""
+        return self._model.known
+
     async def capabilities(self, patience: Patience = Patience()) -> Capabilities:  # noqa: B008
         """What the model can do."""
         now = self._clock()

@@ -25,7 +25,7 @@ from predictor.asgi.replies import problem_reply
 from predictor.core.problems import InvalidRequest, NotFound, Problem
 from predictor.edge.admission import Admissions
 from predictor.edge.auth import Authenticator
-from predictor.edge.bus import MemoryBus
+from predictor.edge.bus import Bus, MemoryBus
 from predictor.edge.delivery import Delivery
 from predictor.edge.dispatcher import Dispatcher
 from predictor.edge.following import Following
@@ -36,7 +36,7 @@ from predictor.edge.model import Model, read_capabilities
 from predictor.edge.moderation import Moderation
 from predictor.edge.pictures import Pictures
 from predictor.edge.predictor import Predictor
-from predictor.edge.retention import sweep
+from predictor.edge.redis_bus import RedisBus
 from predictor.edge.routes import files, page
 from predictor.edge.routes.account import Account
 from predictor.edge.routes.exchange import Exchanges
@@ -46,7 +46,7 @@ from predictor.edge.routes.openai import OpenAI
 from predictor.edge.routes.replies import openai_reply
 from predictor.edge.routes.v2 import V2
 from predictor.edge.settings import EdgeSettings
-from predictor.edge.stores.cache import MemoryCache
+from predictor.edge.stores.cache import MemoryCache, RedisCache, ResultCache
 from predictor.edge.stores.cold_starts import ColdStarts
 from predictor.edge.stores.database import Database, address
 from predictor.edge.stores.images import Images
@@ -56,6 +56,8 @@ from predictor.edge.stores.ledger import Ledger
 from predictor.edge.stores.models import Models
 from predictor.edge.stores.outbox import Outbox
 from predictor.edge.stores.quotas import Quotas
+from predictor.edge.stores.redis_link import RedisLink
+from predictor.edge.stores.windows import MemoryWindows, RedisWindows, Windows
 from predictor.edge.views import announcement
 from predictor.edge.wake import REMEMBERED, Watch
 from predictor.edge.webhooks import Deliverer, Signer
@@ -105,7 +107,6 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
     """Every part of the edge, opened and running until `stack` ends; returns the routes."""
     edge = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     data = Path(settings.data)
-    data.mkdir(parents=True, exist_ok=True)
     secret = _secret(settings, data)
     registry = CollectorRegistry()
     metrics = Metrics(registry)
@@ -121,11 +122,22 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
         Keys(database),
     )
     models, cold_starts, outbox = Models(database), ColdStarts(database), Outbox(database)
-    images = Images.open(settings.images_url, data / "images", secret, settings.link_seconds)
+    images = Images.open(settings.images_url, data / "images", secret, settings.link_seconds, database)
     packer = Pictures(threads=min(4, os.cpu_count() or 1))
     stack.callback(packer.close)
-    bus, cache = MemoryBus(), MemoryCache(settings.cache_bytes, settings.cache_seconds)
-    quotas = Quotas.open(settings.redis_url, settings.quota_failure, metrics.quota_errors.inc)
+    bus: Bus
+    cache: ResultCache
+    windows: Windows
+    if settings.redis_url:
+        link = RedisLink(settings.redis_url)
+        stack.push_async_callback(link.close)
+        bus, windows = RedisBus(link, metrics.bus_errors.inc), RedisWindows(link)
+        cache = RedisCache(link, settings.cache_seconds, metrics.cache_errors.inc)
+    else:
+        bus, windows = MemoryBus(), MemoryWindows()
+        cache = MemoryCache(settings.cache_bytes, settings.cache_seconds)
+    stack.push_async_callback(bus.aclose)
+    quotas = Quotas(windows, settings.quota_failure, metrics.quota_errors.inc)
 
     predictor = Predictor(settings.predictor_url, settings.model_name)
     stack.push_async_callback(predictor.close)
@@ -198,7 +210,7 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
     async def forget() -> None:
         while settings.retention_days:
             with contextlib.suppress(Problem):
-                await sweep(database, images, clock() - settings.retention_days * 86400, SWEPT)
+                await images.sweep(clock() - settings.retention_days * 86400, SWEPT)
             await asyncio.sleep(SWEEP)
 
     stack.push_async_callback(ledger.flush)
@@ -217,7 +229,7 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
         *Account(ledger, cold_starts, signer, clock).routes(of_openai),
         *V2(names, generations, packer).routes(exchanges("v2", problem_reply)),
         *files.routes(images),
-        *page.routes(),
+        *page.routes(images_elsewhere=bool(settings.images_url)),
     ]
 
 
@@ -230,6 +242,7 @@ def _secret(settings: EdgeSettings, data: Path) -> bytes:
     """The deployment's secret: told, or drawn once and kept beside the database."""
     if settings.secret:
         return settings.secret.encode()
+    data.mkdir(parents=True, exist_ok=True)
     path = data / "secret"
     with contextlib.suppress(FileExistsError):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -7,7 +7,9 @@ transaction that ends its jobs, so however many edges believe that they run it, 
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable
+from typing import Literal
 
 import structlog
 
@@ -127,9 +129,9 @@ class Dispatcher:
         for generation in await self._jobs.claim(self.edge, now + LEASE, room, now):
             task = asyncio.create_task(self._run(generation))
             self._running[generation.id] = (generation, task)
-            task.add_done_callback(lambda _, id=generation.id: self._done(id))
+            task.add_done_callback(functools.partial(self._done, generation.id))
 
-    def _done(self, id: str) -> None:
+    def _done(self, id: str, _: "asyncio.Task[None]") -> None:
         self._running.pop(id, None)
         self.with_previews.discard(id)
         self.nudge()
@@ -169,7 +171,12 @@ class Dispatcher:
             self._metrics.generated(len(result.images), result.gpu_seconds, megapixel_steps(generation.request))
 
     async def _end(
-        self, generation: Generation, state: str, *, result: Result | None = None, problem: ProblemRecord | None = None
+        self,
+        generation: Generation,
+        state: Literal["done", "failed"],
+        *,
+        result: Result | None = None,
+        problem: ProblemRecord | None = None,
     ) -> None:
         """Write the outcome down; a database that is away is waited for, because the images are worth it."""
         pause = AGAIN

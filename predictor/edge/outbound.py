@@ -18,7 +18,9 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 UNICAST = ipaddress.IPv6Network("2000::/3")  # all that IANA has given out for the public IPv6 Internet
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 §2.1: a gateway takes the last 32 bits for an IPv4 address
-HOST_AGENT = ipaddress.IPv4Address("168.63.129.16")  # Azure's, inside each VM, though the address is a public one
+# Addresses of a cloud's own that `ipaddress` takes for public ones: Azure's host agent; IETF's protocol assignments,
+# which Python before 3.11.10 knows in part, and Oracle's metadata service is one of them.
+CLOSED = tuple(ipaddress.IPv4Network(network) for network in ("168.63.129.16/32", "192.0.0.0/24"))
 RESOLVING = 8  # names at once, in threads of their own: slow name servers keep nobody else waiting
 # A connection is for one host: kept, it would be found by its address and serve another one, uncertified.
 UNKEPT = httpx.Limits(max_keepalive_connections=0)
@@ -38,7 +40,7 @@ def is_public(address: str) -> bool:
             ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         elif ip not in UNICAST or ip.sixtofour is not None:  # RFC 7526 has buried 6to4
             return False
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved and ip != HOST_AGENT
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved and not any(ip in network for network in CLOSED)
 
 
 class Resolver:

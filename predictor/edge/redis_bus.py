@@ -83,9 +83,10 @@ class RedisBus:
         self._over = True
         for ring in self._rings.values():
             ring.end()
-        if self._reader is not None:
+        while self._reader is not None and not self._reader.done():
+            # Again and again, because redis-py drops a cancellation that comes while it connects.
             self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+            await asyncio.wait([self._reader], timeout=0.05)
         await self._notes.aclose()
 
     def _read(self) -> None:
@@ -95,7 +96,7 @@ class RedisBus:
     async def _read_notes(self) -> None:
         """Read notes for as long as anybody follows anything."""
         seen: bytes | None = None
-        while self._rings:
+        while self._rings and not self._over:
             try:
                 if seen is None:
                     # After this moment every note is seen; what was said before it is fetched without one.

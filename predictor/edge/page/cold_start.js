@@ -110,27 +110,26 @@ export class ColdStart {
     if (!this.reports.length) return;
     const found = segments(this.reports, this.now()).filter((segment) => !(this.awake && segment.open));
     this.total.textContent = seconds(this.now());
-    this.bar.replaceChildren(...found.map((segment, i) => part(segment, i)));
-    if (!this.awake) {
-      const rest = element("span", { className: "rest" });
-      rest.style.flexGrow = this.left();
-      this.bar.append(rest);
-    }
-    // Only what has changed is touched: a screen reader may be in the middle of the list.
+    // Parts stay the same elements: widths grow smoothly, and a screen reader may be in the middle of the list.
+    fit(this.list, found.length, line);
+    fit(this.bar, found.length + 1, () => element("span"));
     found.forEach((segment, i) => {
-      const item = this.list.children[i] ?? this.list.appendChild(line());
-      item.className = `phase-${i % 8}${segment.open ? " open" : ""}`;
-      item.querySelector("b").textContent = phaseName(segment.phase);
-      item.querySelector("span").textContent = seconds(segment.seconds);
+      const className = `phase-${i % 8}${segment.open ? " open" : ""}`;
+      this.bar.children[i].className = className;
+      this.bar.children[i].style.flexGrow = Math.max(segment.seconds, 0.001);
+      this.list.children[i].className = className;
+      this.list.children[i].querySelector("b").textContent = phaseName(segment.phase);
+      this.list.children[i].querySelector("span").textContent = seconds(segment.seconds);
     });
-    while (this.list.children.length > found.length) this.list.lastChild.remove();
+    this.bar.lastChild.className = "rest";
+    this.bar.lastChild.style.flexGrow = this.awake ? 0 : this.left();
   }
 }
 
-function part(segment, i) {
-  const made = element("span", { className: `phase-${i % 8}${segment.open ? " open" : ""}` });
-  made.style.flexGrow = Math.max(segment.seconds, 0.001);
-  return made;
+/** As many children as there are parts. */
+function fit(parent, count, make) {
+  while (parent.children.length < count) parent.append(make());
+  while (parent.children.length > count) parent.lastChild.remove();
 }
 
 function line() {

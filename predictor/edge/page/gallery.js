@@ -60,8 +60,10 @@ export class Gallery {
     const open = element("button", { type: "button", className: "thumb", onclick: () => this.open(job.id) });
     const [first] = job.images;
     if (first) {
-      open.append(element("img", { src: first.url, alt: job.request.prompt, loading: "lazy", decoding: "async" }));
-      if (job.images.length > 1) open.append(element("span", { className: "count", textContent: job.images.length }));
+      const count = job.images.length;
+      const alt = count > 1 ? `${job.request.prompt} (${count} pictures)` : job.request.prompt;
+      open.append(element("img", { src: first.url, alt, loading: "lazy", decoding: "async" }));
+      if (count > 1) open.append(element("span", { className: "count", ariaHidden: "true", textContent: count }));
     } else {
       open.append(
         element("span", { className: `badge ${job.state}`, textContent: STATES[job.state] ?? job.state }),
@@ -88,16 +90,16 @@ export class Gallery {
     const figures = pictures(job, renewed).map(({ image, download }) =>
       element("figure", {}, image, element("figcaption", {}, download)));
     const closer = button("Close", close, "quiet close");
-    const content = [
+    document.getElementById("details-body").replaceChildren(
       element("header", {}, element("h2", { id: "details-title", textContent: job.request.prompt }), closer),
       element("div", { className: "figures" }, ...figures),
-      job.state === "done" ? null : element("p", { className: "notice", textContent: wording(job) }),
-      actions(job, this.context, close),
-      element("div", { className: "columns" },
+      element("div", { className: "facts" },
+        job.state === "done" ? null : element("p", { className: "notice", textContent: wording(job) }),
+        actions(job, this.context, close),
         element("section", {}, element("h3", { textContent: "Parameters" }), parameters(job)),
         element("section", {}, element("h3", { textContent: "Timings" }), timings(job))),
-    ].filter((part) => part !== null);
-    document.getElementById("details-body").replaceChildren(...content);
+    );
+    this.dialog.className = figures.length ? "drawn" : "";
     this.dialog.showModal();
     this.dialog.scrollTop = 0;
     closer.focus({ preventScroll: true });

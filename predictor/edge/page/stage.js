@@ -37,6 +37,8 @@ export class Stage {
     if (typeof job.eta === "number") this.expect(job.eta);
     clearInterval(this.ticking);
     this.ticking = setInterval(() => this.tick(), TICK);
+    // On a phone all this is below the form.
+    this.run.scrollIntoView({ block: "nearest" });
   }
 
   queued({ eta }) {

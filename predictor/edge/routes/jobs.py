@@ -127,12 +127,17 @@ class JobRoutes:
 
     async def view(self, exchange: Exchange, job: Job) -> dict[str, Any]:
         """The job as its caller sees it."""
-        links = await self._generations.delivery.links(job, self._base_url(exchange))
+        links = await self.links(exchange, job)
         eta = self._generations.admissions.eta(job) if job.state == "active" else None
         view = job_view(job, self._names[0], links=links, eta=eta)
         if job.replay_of is not None and job.state == "done":
             view["identical"] = await self._same_images(job)
         return view
+
+    async def links(self, exchange: Exchange, job: Job) -> list[str]:
+        """An address for each of the job's images."""
+        base_url = self._public_url or str(exchange.request.base_url).rstrip("/")
+        return await self._generations.delivery.links(job, base_url)
 
     async def _same_images(self, job: Job) -> bool:
         """Whether a replay came to the same bytes: names are made of content."""
@@ -161,9 +166,6 @@ class JobRoutes:
                         yield encoded(event.name, data, event.id)
                     case Job():
                         yield encoded(event.state, await self.view(exchange, event), "end")
-
-    def _base_url(self, exchange: Exchange) -> str:
-        return self._public_url or str(exchange.request.base_url).rstrip("/")
 
 
 def _state(name: str, text: str) -> str:

@@ -75,7 +75,7 @@ def security(*, images_elsewhere: bool) -> dict[str, str]:
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        f"img-src 'self' data: blob:{' https:' if images_elsewhere else ''}",
+        f"img-src 'self' data:{' https:' if images_elsewhere else ''}",
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",

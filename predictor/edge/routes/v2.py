@@ -24,9 +24,9 @@ from predictor.asgi.replies import json_reply, problem_body
 from predictor.core import v2
 from predictor.core.jobs import Job
 from predictor.core.metadata import metadata
+from predictor.core.openai import timing
 from predictor.core.problems import Closed, InvalidField, NotFound, Problem
 from predictor.core.tensors import DEFAULT_OUTPUTS, Scalar, Tensor, answer_tensors, flat
-from predictor.core.timeline import server_timing
 from predictor.edge.admission import Ask
 from predictor.edge.following import progress
 from predictor.edge.generation import Generations, result_of
@@ -193,19 +193,13 @@ def _parameters(job: Job) -> dict[str, Scalar]:
         "fingerprint": job.generation.fingerprint,
         "negative_prompt_tokens": result.negative_prompt_tokens,
         "gpu_seconds": 0.0 if job.cached else result.gpu_seconds,
-        "server_timing": "" if job.cached else _server_timing(job),
+        "server_timing": "" if job.cached else timing(result),
     }
 
 
 def _headers(job: Job) -> dict[str, str]:
     headers: dict[str, Any] = {"x-cache": "hit" if job.cached else "miss", "x-sdzero-job": job.id}
     if not job.cached:
-        headers["Server-Timing"] = _server_timing(job)
+        headers["Server-Timing"] = timing(result_of(job))
         headers["x-sdzero-cold-start"] = str(result_of(job).cold_start).lower()
     return headers
-
-
-def _server_timing(job: Job) -> str:
-    result = result_of(job)
-    stages = [("wake", result.waited)] if result.waited else []
-    return server_timing([*stages, *result.timing.items()])

@@ -13,10 +13,11 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
-from sqlalchemy import URL, event, inspect, text
+from sqlalchemy import URL, Table, event, inspect, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
@@ -25,6 +26,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from predictor.core.problems import StoreUnavailable
 from predictor.edge.stores import migrations
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 log = structlog.get_logger("sdzero.edge")
 
@@ -45,6 +49,18 @@ SQLITE_AWAY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "S
 def address(database_url: str, data: str) -> str:
     """The database that the settings name: `database_url`, or else a file in the folder `data`."""
     return database_url or f"{SQLITE}{Path(data) / 'sdzero.db'}"
+
+
+def upsert(connection: AsyncConnection, table: Table) -> "sqlite.Insert | postgresql.Insert":
+    """An insert into `table` that can say what becomes of a row which is there already (`on_conflict_…`)."""
+    # Of the two dialects, one is never imported.
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+
+        return insert(table)
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+    return sqlite_insert(table)
 
 
 class Database:

@@ -182,7 +182,7 @@ class Jobs:
         )
         held = (
             select(jobs.c.id)
-            .where(jobs.c.holder == owner, jobs.c.state == "active", jobs.c.kind == "sync")
+            .where(jobs.c.holder == owner, jobs.c.state == "active")
             # One that is locked is about to end, or is held by its newest connection right now.
             .with_for_update(skip_locked=True)
         )
@@ -244,7 +244,7 @@ class Jobs:
 
         A generation that others still want goes on; `job.generation.state` tells.
         """
-        lost = (jobs.c.kind == "sync", jobs.c.state == "active", jobs.c.held_until <= now)
+        lost = (jobs.c.state == "active", jobs.c.held_until <= now)
         problem = Cancelled("the client has gone").record()
         cancelled = []
         async with self._database.read() as connection:

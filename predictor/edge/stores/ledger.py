@@ -11,10 +11,9 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Row, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from predictor.edge.stores.database import Database
+from predictor.edge.stores.database import Database, upsert
 from predictor.edge.stores.schema import ledger
 
 MOST_NOTES = 100_000  # about 100 MB, if the database is away for long
@@ -121,8 +120,7 @@ class Ledger:
         try:
             async with self._database.write() as connection:
                 # If the answer to a commit was lost, these lines may be there already.
-                dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-                statement = dialect.insert(ledger).on_conflict_do_nothing(index_elements=[ledger.c.job_id])
+                statement = upsert(connection, ledger).on_conflict_do_nothing(index_elements=[ledger.c.job_id])
                 for start in range(0, len(notes), CHUNK):
                     await connection.execute(statement, [_row(line) for line in notes[start : start + CHUNK]])
         except BaseException:

@@ -5,10 +5,9 @@ import time
 import msgspec
 import structlog
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from predictor.core.request import Capabilities
-from predictor.edge.stores.database import Database
+from predictor.edge.stores.database import Database, upsert
 from predictor.edge.stores.schema import models
 
 log = structlog.get_logger("sdzero.edge")
@@ -41,7 +40,5 @@ class Models:
             "updated": time.time() if now is None else now,
         }
         async with self._database.write() as connection:
-            dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-            await connection.execute(
-                dialect.insert(models).values(values).on_conflict_do_update(index_elements=[models.c.name], set_=values)
-            )
+            statement = upsert(connection, models).values(values)
+            await connection.execute(statement.on_conflict_do_update(index_elements=[models.c.name], set_=values))

@@ -202,6 +202,7 @@ for i = 1, #entries, 2 do
 end
 table.sort(grains, function(a, b) return a[1] > b[1] end)
 for _, entry in ipairs(grains) do
+  if cost == 0 then break end
   local returned = math.min(cost, entry[2])
   cost = cost - returned
   if returned == entry[2] then

@@ -35,6 +35,7 @@ async def test_a_lease_that_expires_lets_another_edge_run_it_and_only_that_one_m
     (again,) = await jobs.claim("edge", 160.0, 10, 130.0)
     assert (again.id, again.attempt) == (late.id, 2)
     assert await jobs.renew("dead", 160.0, [late.id]) == set()
+    assert await jobs.finish(again, "stranger", "failed", 131.0, problem=GONE) is None
     assert await jobs.finish(late, "dead", "done", 131.0, result=a_result(late, gpu_seconds=9.0)) is None
     await jobs.release(late, "dead")
     assert (await jobs.job(job.id, None)).generation == again

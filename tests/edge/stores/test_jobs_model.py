@@ -55,10 +55,12 @@ class Life(RuleBasedStateMachine):
         return self.loop.run_until_complete(awaitable)
 
     def teardown(self):
-        self.everything_ends_at_last()
-        self.do(self.database.close())
-        self.loop.close()
-        shutil.rmtree(self.folder)
+        try:
+            self.everything_ends_at_last()
+        finally:
+            self.do(self.database.close())
+            self.loop.close()
+            shutil.rmtree(self.folder)
 
     @rule(
         target=jobs_made,

@@ -60,6 +60,13 @@ async def test_no_generation_is_claimed_by_two(several):
     assert sorted(claimed) == sorted(job.generation.id for job in jobs)
 
 
+async def test_an_abandoned_job_is_cancelled_by_one_edge(several):
+    made = [await admitted(several[0], holder="dead", held_until=130.0) for _ in range(10)]
+    lists = await at_once(several, EDGES, lambda edge: edge.abandoned(130.0))
+    assert sorted(job.id for one in lists for job in one) == sorted(job.id for job in made)
+    assert len(await booked(several[0])) == 10
+
+
 async def test_whatever_wins_every_job_has_one_outcome_one_line_and_one_webhook(several):
     """Joining, cancelling, abandoning and finishing one generation at the same moment, many times over."""
     first = several[0]
