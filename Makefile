@@ -15,7 +15,7 @@ DEMO   := $(BIN)/sdzero demo --model $(MODEL) --threads 1
 # $(call task,what it does): prints it now, and the seconds it took when the recipe ends, however it ends.
 task = printf '\033[1m▸ %s\033[0m\n' '$(1)'; trap 's=$$?; printf "\033[1m▸ %s: %ss\033[0m\n" "$$([ $$s = 0 ] && echo done || echo failed)" "$$SECONDS"' EXIT
 
-.PHONY: help install demo serve test lint types imports unit format constraints clean
+.PHONY: help install parts demo serve test lint types imports unit format constraints clean
 help: ## list the targets
 	grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
 
@@ -23,16 +23,21 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(call task,installing into $(VENV) what constraints.txt pins)
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[server,engine,lab,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[edge,server,engine,lab,dev]'
 	touch $@
 
 install: $(VENV)/.installed ## install everything into .venv
 
-demo: install ## start the predictor, make pictures, show them and the cold start, stop
-	$(call task,making pictures with the real predictor and its demo model)
+# Programs that the tests run for real. Without root, or without apt, it says what is missing; those tests are skipped.
+parts: ## install the real parts of the tests: PostgreSQL, Redis, Chromium
+	$(call task,looking for the real parts of the tests)
+	tests/parts/install
+
+demo: install ## start edge and predictor, make pictures, show them and the cold start, stop
+	$(call task,making pictures with the real edge and predictor and the demo model)
 	$(DEMO) --out out/demo
 
-serve: install ## serve the demo model on this machine until Ctrl-C
+serve: install ## serve the demo model and the web page on this machine until Ctrl-C
 	$(DEMO) --serve
 
 test: lint types imports unit ## everything that CI runs
@@ -50,7 +55,7 @@ imports: install ## rooms do not import each other
 	$(call task,checking that no room imports another)
 	$(BIN)/lint-imports
 
-unit: install ## tests
+unit: install parts ## tests
 	$(call task,running the tests)
 	$(BIN)/python -m pytest
 

@@ -18,7 +18,7 @@ import msgspec
 
 from predictor.core.account import Caller, megapixel_steps
 from predictor.core.fingerprint import fingerprint
-from predictor.core.jobs import Generation, Job, JobKind
+from predictor.core.jobs import Generation, Job, JobKind, JobState, withheld
 from predictor.core.problems import NotFound, QuotaExceeded, TooSlow
 from predictor.core.request import Capabilities, resolve
 from predictor.edge.dispatcher import LEASE, Dispatcher
@@ -270,20 +270,25 @@ class Admissions:
 
     def _answered(self, job: Job, cached: Generation, caller: Caller, now: float) -> Job:
         """A synchronous hit: no row of its own, and a line in the ledger."""
+        assert cached.result is not None
         self._metrics.cache.labels("hit").inc()
+        problem = withheld(job, cached.result)
+        state: JobState = "failed" if problem else "done"
+        job = msgspec.structs.replace(job, state=state, finished=now, cached=True, generation=cached, problem=problem)
         self._ledger.note(
             Line(
                 at=now,
                 tenant=caller.tenant,
                 key_id=caller.key_id,
                 request_id=job.request_id,
+                job_id=job.id,
                 action="cached",
-                outcome="ok",
+                outcome=problem.code if problem else "ok",
                 cache_hits=1,
                 prompt=self._ledger.prompt(job.generation.request.prompt),
             )
         )
-        return msgspec.structs.replace(job, state="done", finished=now, cached=True, generation=cached)
+        return job
 
     def _key(self, job: Job) -> str:
         scope = job.tenant if self._settings.cache_scope == "tenant" else ""

@@ -36,7 +36,6 @@ from predictor.edge.model import Model, read_capabilities
 from predictor.edge.moderation import Moderation
 from predictor.edge.pictures import Pictures
 from predictor.edge.predictor import Predictor
-from predictor.edge.redis_bus import RedisBus
 from predictor.edge.routes import files, page
 from predictor.edge.routes.account import Account
 from predictor.edge.routes.exchange import Exchanges
@@ -46,7 +45,7 @@ from predictor.edge.routes.openai import OpenAI
 from predictor.edge.routes.replies import openai_reply
 from predictor.edge.routes.v2 import V2
 from predictor.edge.settings import EdgeSettings
-from predictor.edge.stores.cache import MemoryCache, RedisCache, ResultCache
+from predictor.edge.stores.cache import MemoryCache, ResultCache
 from predictor.edge.stores.cold_starts import ColdStarts
 from predictor.edge.stores.database import Database, address
 from predictor.edge.stores.images import Images
@@ -56,8 +55,7 @@ from predictor.edge.stores.ledger import Ledger
 from predictor.edge.stores.models import Models
 from predictor.edge.stores.outbox import Outbox
 from predictor.edge.stores.quotas import Quotas
-from predictor.edge.stores.redis_link import RedisLink
-from predictor.edge.stores.windows import MemoryWindows, RedisWindows, Windows
+from predictor.edge.stores.windows import MemoryWindows, Windows
 from predictor.edge.views import announcement
 from predictor.edge.wake import REMEMBERED, Watch
 from predictor.edge.webhooks import Deliverer, Signer
@@ -129,6 +127,12 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
     cache: ResultCache
     windows: Windows
     if settings.redis_url:
+        # redis-py takes as long to import as half of the rest.
+        from predictor.edge.redis.bus import RedisBus
+        from predictor.edge.redis.cache import RedisCache
+        from predictor.edge.redis.link import RedisLink
+        from predictor.edge.redis.windows import RedisWindows
+
         link = RedisLink(settings.redis_url)
         stack.push_async_callback(link.close)
         bus, windows = RedisBus(link, metrics.bus_errors.inc), RedisWindows(link)

@@ -10,15 +10,17 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
 from predictor.core.account import SCOPES, Caller
 from predictor.core.problems import StoreUnavailable, Unauthenticated
-from predictor.edge.oidc import Tokens
 from predictor.edge.settings import EdgeSettings
 from predictor.edge.stores.keys import Key, Keys
 from predictor.edge.stores.quotas import Quotas
+
+if TYPE_CHECKING:
+    from predictor.edge.oidc import Tokens
 
 REMEMBERED = 10.0  # seconds: how long a revoked key may go on
 MOST = 4096  # keys, and as many guesses, that are remembered
@@ -45,11 +47,7 @@ class Authenticator:
         self._keys = keys
         self._quotas = quotas
         self._clock = clock
-        self._tokens = (
-            Tokens(settings.oidc_issuer, settings.oidc_audience, settings.oidc_tenant_claim, settings.limits)
-            if settings.oidc_issuer
-            else None
-        )
+        self._tokens = _tokens(settings)
         # By the hash of the secret, so that no secret is kept, nor compared byte for byte. Guesses have a memory of
         # their own: however many there are, they push no key out.
         self._known: OrderedDict[bytes, tuple[float, Key]] = OrderedDict()
@@ -130,6 +128,14 @@ class Authenticator:
             yield
         finally:
             turn.release()
+
+
+def _tokens(settings: EdgeSettings) -> "Tokens | None":
+    if not settings.oidc_issuer:
+        return None
+    from predictor.edge.oidc import Tokens  # cryptography: time and memory that an edge with API keys alone keeps
+
+    return Tokens(settings.oidc_issuer, settings.oidc_audience, settings.oidc_tenant_claim, settings.limits)
 
 
 def _secret(authorization: str | None, api_key_header: str | None) -> str:

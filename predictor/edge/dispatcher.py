@@ -220,7 +220,7 @@ class Dispatcher:
         if left <= 0:
             raise DeadlineExceeded("the time ran out before the images were begun")
         began = self._clock()
-        waking = Waking("starting")
+        waking = Waking("unreachable")
         woken: float | None = None
         answered = False
         cold = self._watch.sleeps(began)

@@ -64,13 +64,13 @@ class Provider:
             StoreUnavailable: the provider was never reached.
         """
         found = self._find(id, algorithm)
-        # Known keys serve while somebody else asks whether they still stand.
-        if self._due(found) and not (found and self._turn.locked()):
+        # Known keys serve while somebody else asks whether they still stand; without one, wait for the answer.
+        if found is None or (self._aged() and not self._turn.locked()):
             async with self._turn:
                 if self._due(self._find(id, algorithm)):
                     await self._fetch()
             found = self._find(id, algorithm)
-        if found:
+        if found is not None:
             return found
         if not self._keys:
             raise StoreUnavailable("the OpenID provider does not answer", retry_after=FIRST_AGAIN)
@@ -80,11 +80,12 @@ class Provider:
         fit = [key for key in self._keys if key.algorithm_name == algorithm and id in (None, key.key_id)]
         return fit[0] if len(fit) == 1 or (fit and id is not None) else None
 
+    def _aged(self) -> bool:
+        return self._clock() - self._fetched >= AGED
+
     def _due(self, found: jwt.PyJWK | None) -> bool:
-        now = self._clock()
-        if not self._keys:
-            return now - self._tried >= FIRST_AGAIN
-        return (found is None or now - self._fetched >= AGED) and now - self._tried >= AGAIN
+        pause = AGAIN if self._keys else FIRST_AGAIN
+        return (found is None or self._aged()) and self._clock() - self._tried >= pause
 
     async def _fetch(self) -> None:
         self._tried = self._clock()

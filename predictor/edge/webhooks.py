@@ -52,7 +52,8 @@ def webhook_url(text: str) -> str:
         raise InvalidField.of("webhook_url", text, URL_RULE) from None
     if url.userinfo:
         raise InvalidField.because("webhook_url", "it holds a user name or password", URL_RULE)
-    if url.scheme not in ("http", "https") or not HOST.fullmatch(host) or url.port == 0 or "#" in text:
+    port_fits = url.port is None or 0 < url.port < 2**16
+    if url.scheme not in ("http", "https") or not HOST.fullmatch(host) or not port_fits or "#" in text:
         raise InvalidField.of("webhook_url", text, URL_RULE)
     return text
 

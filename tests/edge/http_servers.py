@@ -54,7 +54,7 @@ def web(answer: Callable[[Came], Answer], tls: ssl.SSLContext | None = None) -> 
                 self.end_headers()
                 self.wfile.write(said.body)
 
-        do_GET = do_POST = answer
+        do_GET = do_POST = answer  # noqa: N815  # http.server's names
 
         def log_message(self, *_: object) -> None:
             pass
@@ -74,6 +74,8 @@ def web(answer: Callable[[Came], Answer], tls: ssl.SSLContext | None = None) -> 
             server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield here
-        server.shutdown()
-        thread.join()
+        try:
+            yield here
+        finally:
+            server.shutdown()
+            thread.join()

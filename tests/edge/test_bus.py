@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from predictor.edge import bus as buses
 from predictor.edge.bus import KEPT, Bus, Event, MemoryBus, Ring, position
-from predictor.edge.redis_bus import RedisBus
-from predictor.edge.stores.redis_link import RedisLink
+from predictor.edge.redis.bus import RedisBus
+from predictor.edge.redis.link import RedisLink
 from tests.processes import wait_until
 
 _names = itertools.count()

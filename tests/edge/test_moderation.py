@@ -54,13 +54,13 @@ def png(color):
         "evil\nthing",
         "evil-thing",
         "evil_thing",
-        "(evil:1.3) thing",
+        "((evil)) [thing]",
         "ｅｖｉｌ ｔｈｉｎｇ",
         "𝖊𝖛𝖎𝖑 𝓽𝓱𝓲𝓷𝓰",
         "e\u200bv\u00adil th\u2060ing",
         "e̶v̶i̶l̶ t̶h̶i̶n̶g̶",
         "ⓔⓥⓘⓛ ⓣⓗⓘⓝⓖ",
-        "EVİL thıng evil thing",
+        "EVİL THİNG",
     ],
 )
 def test_a_phrase_is_found_in_any_spelling(prompt):
@@ -190,11 +190,13 @@ async def test_without_a_classifier_there_are_no_scores():
 @pytest.mark.parametrize("function", ["broken", "short", "wild", "words"])
 async def test_pictures_that_could_not_be_judged_are_not_given(plugin, function):
     moderation = Moderation.load(settings(classifier=f"a_classifier:{function}"))
-    with pytest.raises(InternalError, match="^the safety classifier failed$"):
+    with pytest.raises(InternalError, match=r"^the safety classifier failed$"):
         await moderation.scores([png("red")])
 
 
-@pytest.mark.parametrize("name", ["a_classifier", "a_classifier:absent", "absent:redness", ":", "a_classifier:CONSTANT"])
+@pytest.mark.parametrize(
+    "name", ["a_classifier", "a_classifier:absent", "absent:redness", ":", "a_classifier:CONSTANT"]
+)
 def test_a_classifier_that_is_not_there_is_refused_at_the_start(plugin, name):
-    with pytest.raises(ValueError, match="^--classifier: got .*; allowed: "):
+    with pytest.raises(ValueError, match=r"^--classifier: got .*; allowed: "):
         Moderation.load(settings(classifier=name))

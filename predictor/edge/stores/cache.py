@@ -11,9 +11,6 @@ from typing import Protocol
 import msgspec
 
 from predictor.core.jobs import Generation
-from predictor.edge.stores.redis_link import Away, RedisLink
-
-PREFIX = "sdzero:cache:"
 
 _encoder = msgspec.msgpack.Encoder()
 _generation = msgspec.msgpack.Decoder(Generation)
@@ -56,7 +53,7 @@ class MemoryCache:
 
     async def put(self, key: str, generation: Generation) -> None:
         """As `ResultCache` says."""
-        self._put(f"result:{key}", _encoder.encode(generation), _end(generation) + self._seconds)
+        self._put(f"result:{key}", _encoder.encode(generation), end(generation) + self._seconds)
 
     async def image(self, name: str) -> bytes | None:
         """As `ResultCache` says."""
@@ -92,63 +89,8 @@ class MemoryCache:
         self.bytes -= _size(key, value)
 
 
-class RedisCache:
-    """Of every process that uses the Redis, which bounds it: `maxmemory` with the policy `volatile-lru`."""
-
-    def __init__(
-        self, link: RedisLink, seconds: float, failed: Callable[[], None], clock: Callable[[], float] = time.time
-    ) -> None:
-        """Say where it is; `failed` is called for every failure, each a miss."""
-        self._link = link
-        self._seconds = seconds
-        self._failed = failed
-        self._clock = clock
-
-    async def get(self, key: str) -> Generation | None:
-        """As `ResultCache` says."""
-        found = await self._get(f"result:{key}")
-        if found is None:
-            return None
-        try:
-            return _generation.decode(found)
-        except msgspec.DecodeError:
-            self._failed()  # an edge of another version wrote it
-            return None
-
-    async def put(self, key: str, generation: Generation) -> None:
-        """As `ResultCache` says."""
-        await self._put(f"result:{key}", _encoder.encode(generation), _end(generation) + self._seconds)
-
-    async def image(self, name: str) -> bytes | None:
-        """As `ResultCache` says."""
-        return await self._get(f"image:{name}")
-
-    async def put_image(self, name: str, content: bytes) -> None:
-        """As `ResultCache` says."""
-        await self._put(f"image:{name}", content, self._clock() + self._seconds)
-
-    async def _get(self, key: str) -> bytes | None:
-        try:
-            async with self._link.asking() as redis:
-                value = await redis.get(PREFIX + key)
-        except Away:
-            self._failed()
-            return None
-        assert value is None or isinstance(value, bytes)
-        return value
-
-    async def _put(self, key: str, value: bytes, until: float) -> None:
-        milliseconds = int((until - self._clock()) * 1000)
-        if milliseconds <= 0:
-            return
-        try:
-            async with self._link.asking() as redis:
-                await redis.set(PREFIX + key, value, px=milliseconds)
-        except Away:
-            self._failed()
-
-
-def _end(generation: Generation) -> float:
+def end(generation: Generation) -> float:
+    """When it ended; only finished ones are kept."""
     assert generation.finished is not None, "only finished generations are kept"
     return generation.finished
 

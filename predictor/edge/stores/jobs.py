@@ -218,9 +218,12 @@ class Jobs:
             return await conclude(connection, ended, now, self._announce)
 
     async def release(self, generation: Generation, owner: str) -> None:
-        """Give a claimed generation back, to be run by whoever comes first; nothing happens if it is not `owner`'s."""
+        """Give a claimed generation back, to be run by whoever comes first; nothing happens if it is not `owner`'s.
+
+        An edge that leaves in good order does not use up one of the generation's attempts.
+        """
         async with self._database.write() as connection:
-            await yield_claim(connection, generation, owner, {"state": "waiting"})
+            await yield_claim(connection, generation, owner, {"state": "waiting", "attempt": generation.attempt - 1})
 
     async def cancel(self, id: str, tenant: str | None, now: float, problem: ProblemRecord) -> tuple[Job, bool]:
         """End the job with `problem` if it is active, and its generation too if no other job wants that.

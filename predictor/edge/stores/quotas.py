@@ -6,8 +6,7 @@ from typing import Literal
 
 from predictor.core.account import Caller
 from predictor.core.problems import Forbidden, QuotaExceeded, StoreUnavailable, WakeRefused
-from predictor.edge.stores.redis_link import Away, RedisLink
-from predictor.edge.stores.windows import MemoryWindows, RedisWindows, Windows
+from predictor.edge.stores.windows import Away, MemoryWindows, Windows
 
 MINUTE, HOUR = 60, 3600  # seconds
 UNITS = 1_000_000  # of a megapixel-step: a pixel denoised once, so that every cost is whole
@@ -34,15 +33,6 @@ class Quotas:
         self._failure = failure
         self._failed = failed
         self._guesses = MemoryWindows()
-
-    @classmethod
-    def open(cls, redis_url: str, failure: Literal["closed", "open"], failed: Callable[[], None]) -> "Quotas":
-        """Quotas in the Redis at `redis_url`, or in memory where that is empty.
-
-        Raises:
-            ValueError: another kind of address.
-        """
-        return cls(RedisWindows(RedisLink(redis_url)) if redis_url else MemoryWindows(), failure, failed)
 
     async def charge(self, caller: Caller, cost: float, now: float | None = None) -> None:
         """Spend `cost` megapixel-steps of the caller's minute.

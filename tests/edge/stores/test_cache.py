@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from predictor.core.jobs import Generation, Result, StoredImage
 from predictor.core.request import GenerationRequest
-from predictor.edge.stores.cache import MemoryCache, RedisCache, ResultCache
-from predictor.edge.stores.redis_link import RedisLink
+from predictor.edge.redis.cache import RedisCache
+from predictor.edge.redis.link import RedisLink
+from predictor.edge.stores.cache import MemoryCache, ResultCache
 
 _names = itertools.count()
 

@@ -8,10 +8,17 @@ import pytest
 
 from predictor.core.account import Caller, Limits
 from predictor.core.problems import Forbidden, QuotaExceeded, StoreUnavailable, WakeRefused
+from predictor.edge.redis.link import RedisLink
+from predictor.edge.redis.windows import RedisWindows
 from predictor.edge.stores.quotas import GUESSES, Quotas
+from predictor.edge.stores.windows import MemoryWindows
 
 NOW = 1_700_000_000.0
 _names = itertools.count()
+
+
+def opened_at(url, failure, failed):
+    return Quotas(RedisWindows(RedisLink(url)) if url else MemoryWindows(), failure, failed)
 
 
 def caller(**limits: int) -> Caller:
@@ -30,7 +37,7 @@ class Failures:
 @pytest.fixture(params=["memory", "redis"])
 async def quotas(request: pytest.FixtureRequest) -> AsyncIterator[Quotas]:
     url = request.getfixturevalue("redis").url if request.param == "redis" else ""
-    quotas = Quotas.open(url, "closed", Failures())
+    quotas = opened_at(url, "closed", Failures())
     yield quotas
     await quotas.close()
 
@@ -149,7 +156,7 @@ async def test_a_host_cannot_hide_among_its_own_addresses(
 
 
 async def test_edges_on_one_redis_share_a_limit(redis) -> None:
-    edges = [Quotas.open(redis.url, "closed", Failures()) for _ in range(2)]
+    edges = [opened_at(redis.url, "closed", Failures()) for _ in range(2)]
     one = caller(megapixel_steps_per_minute=50)
 
     async def passes(edge: Quotas) -> bool:
@@ -168,7 +175,7 @@ async def test_edges_on_one_redis_share_a_limit(redis) -> None:
 
 async def test_redis_goes_and_comes_back(redis) -> None:
     counts = {"closed": Failures(), "open": Failures()}
-    closed, opened = (Quotas.open(redis.url, failure, counts[failure]) for failure in ("closed", "open"))
+    closed, opened = (opened_at(redis.url, failure, counts[failure]) for failure in ("closed", "open"))
     one = caller(megapixel_steps_per_minute=10, wakes_per_hour=1)
     await closed.charge(one, 1.0)
     await opened.charge(one, 1.0)
@@ -208,7 +215,7 @@ async def test_redis_goes_and_comes_back(redis) -> None:
 
 
 async def test_a_redis_that_hangs_holds_up_only_who_came_first(redis) -> None:
-    quotas = Quotas.open(redis.url, "closed", Failures())
+    quotas = opened_at(redis.url, "closed", Failures())
     one = caller(megapixel_steps_per_minute=10)
     await quotas.charge(one, 1.0)
     redis.hang()
@@ -222,4 +229,4 @@ async def test_a_redis_that_hangs_holds_up_only_who_came_first(redis) -> None:
 
 def test_another_kind_of_address_is_refused_at_the_start() -> None:
     with pytest.raises(ValueError, match=r"--redis-url: .*redis://"):
-        Quotas.open("http://user:password@redis.internal:6379", "closed", Failures())
+        opened_at("http://user:password@redis.internal:6379", "closed", Failures())

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from predictor.edge.stores.redis_link import RedisLink
-from predictor.edge.stores.windows import GRAINS, MemoryWindows, RedisWindows, Windows
+from predictor.edge.redis.link import RedisLink
+from predictor.edge.redis.windows import RedisWindows
+from predictor.edge.stores.windows import GRAINS, MemoryWindows, Windows
 
 SECONDS = 60
 GRAIN = SECONDS / GRAINS

@@ -18,7 +18,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from predictor.edge.bus import CLOSED, KEPT, QUIET, Event, Ring, position
-from predictor.edge.stores.redis_link import Away, RedisLink, connected
+from predictor.edge.redis.link import Away, RedisLink, connected
 
 log = structlog.get_logger("sdzero.edge")
 

@@ -15,6 +15,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
+from predictor.edge.stores.windows import Away
+
+__all__ = ["Away", "RedisLink", "connected"]
 log = structlog.get_logger("sdzero.edge")
 
 CONNECTING = 0.5  # seconds
@@ -22,10 +25,6 @@ ANSWERING = 1.0  # seconds, of one command, and of waiting for one of the connec
 CONNECTIONS = 16  # of one process
 PAUSE = 1.0  # seconds after a failure
 KINDS = ("redis://", "rediss://", "unix://")
-
-
-class Away(Exception):
-    """Redis did not answer, or answered that it cannot."""
 
 
 class RedisLink:
