@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from predictor.settings import PREFIX
+from tests.edge.running import Edge
 from tests.processes import free_port, wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -173,3 +174,40 @@ def predictor(request: pytest.FixtureRequest, start_predictor: Callable[..., Pre
     if request.param == "eager":
         return start_predictor()
     return start_predictor(model=None, bundle=request.getfixturevalue("demo_bundle"))
+
+
+@pytest.fixture(scope="session")
+def capabilities_file(sdzero, demo_model, tmp_path_factory) -> Path:
+    """What the demo model can do, as `sdzero capabilities` writes it."""
+    path = tmp_path_factory.mktemp("capabilities") / "shapes.json"
+    ended = sdzero("capabilities", "--model", demo_model, "--device", "cpu", "--out", path)
+    assert ended.returncode == 0, ended.stderr
+    return path
+
+
+@pytest.fixture(scope="session")
+def start_edge(tmp_path_factory, capabilities_file) -> Iterator[Callable[..., Edge]]:
+    """Starts edges in front of a predictor's address, with further settings as keywords; ends them after the tests."""
+    started: list[Edge] = []
+
+    def begin(predictor_url: str, ready: bool = True, environment=None, **settings) -> Edge:
+        settings = {"model_name": "shapes", "capabilities": capabilities_file} | settings
+        edge = Edge(tmp_path_factory.mktemp("edge"), predictor_url, settings, environment or {})
+        started.append(edge)
+        return edge.start(ready)
+
+    yield begin
+    for edge in started:
+        edge.kill()
+
+
+@pytest.fixture(scope="session")
+def edge(start_edge, start_predictor) -> Edge:
+    """One edge in front of one real predictor, for all tests that hurt neither."""
+    return start_edge(start_predictor().url)
+
+
+@pytest.fixture(scope="session")
+def key(edge) -> str:
+    """A key of that edge that may do everything but see others' things."""
+    return edge.key("--name", "tests")

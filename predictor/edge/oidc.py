@@ -162,7 +162,8 @@ class Tokens:
             raise Unauthenticated(f"token: {error}") from None
         return Caller(
             key_id=f"oidc:{_name(claims, 'sub')}",
-            tenant=_name(claims, self._tenant_claim),
+            # Apart from the tenants of keys: at some providers users choose what they are called.
+            tenant=f"oidc:{_name(claims, self._tenant_claim)}",
             scopes=_scopes(claims),
             limits=self._limits,
         )

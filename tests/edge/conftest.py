@@ -38,7 +38,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    """An S3-compatible server (`tests/parts/s3.py`): `.url(bucket)`, `.environment`, `.stop()`, `.start()`, `.kill()`."""
+    """An S3-compatible server (`tests/parts/s3.py`): `.url(bucket)`, `.environment`, `.stop()`, `.start()`…"""
     from tests.parts.s3 import S3
 
     try:
@@ -55,42 +55,3 @@ def database_url(request: pytest.FixtureRequest, tmp_path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'sdzero.db'}"
     return request.getfixturevalue("postgresql").create(f"test{next(_numbers)}")
-
-
-@pytest.fixture(scope="session")
-def capabilities_file(sdzero, demo_model, tmp_path_factory) -> object:
-    """What the demo model can do, as `sdzero capabilities` writes it."""
-    path = tmp_path_factory.mktemp("capabilities") / "shapes.json"
-    ended = sdzero("capabilities", "--model", demo_model, "--device", "cpu", "--out", path)
-    assert ended.returncode == 0, ended.stderr
-    return path
-
-
-@pytest.fixture(scope="session")
-def start_edge(tmp_path_factory, capabilities_file) -> Iterator[object]:
-    """Starts edges in front of a predictor's address, with further settings as keywords; ends them after the last test."""
-    from tests.edge.running import Edge
-
-    started: list[Edge] = []
-
-    def begin(predictor_url: str, ready: bool = True, environment=None, **settings) -> Edge:
-        settings = {"model_name": "shapes", "capabilities": capabilities_file} | settings
-        edge = Edge(tmp_path_factory.mktemp("edge"), predictor_url, settings, environment or {})
-        started.append(edge)
-        return edge.start(ready)
-
-    yield begin
-    for edge in started:
-        edge.kill()
-
-
-@pytest.fixture(scope="session")
-def edge(start_edge, start_predictor) -> object:
-    """One edge in front of one real predictor, for all tests that hurt neither."""
-    return start_edge(start_predictor().url)
-
-
-@pytest.fixture(scope="session")
-def key(edge) -> str:
-    """A key of that edge that may do everything but see others' things."""
-    return edge.key("--name", "tests")

@@ -112,7 +112,7 @@ async def refusal(tokens, token):
 @pytest.mark.parametrize("algorithm", WRITERS)
 async def test_a_token_says_who_asks(provider, tokens, algorithm):
     caller = await tokens.caller(provider.token(algorithm))
-    assert (caller.key_id, caller.tenant, caller.limits, caller.policy) == ("oidc:ada", "ada", LIMITS, "default")
+    assert (caller.key_id, caller.tenant, caller.limits, caller.policy) == ("oidc:ada", "oidc:ada", LIMITS, "default")
     assert caller.scopes == {"generate", "read"}
 
 
@@ -137,7 +137,7 @@ async def test_a_scope_that_is_none_of_ours_is_refused(provider, tokens):
 
 async def test_the_tenant_is_the_claim_that_the_settings_name(provider, clock):
     tokens = Tokens(provider.issuer, "sdzero", "org", LIMITS, clock)
-    assert (await tokens.caller(provider.token(org="acme"))).tenant == "acme"
+    assert (await tokens.caller(provider.token(org="acme"))).tenant == "oidc:acme"
     assert "claim org: missing; allowed: 1 to 200" in await refusal(tokens, provider.token())
     for wrong in ("", "a\nb", "a" * 201, 7, ["acme"], {"acme": 1}):
         assert "claim org: got" in await refusal(tokens, provider.token(org=wrong))
