@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from predictor import cli
+from predictor.edge.settings import EdgeSettings
 from predictor.settings import EngineSettings, ServerSettings
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +22,10 @@ FENCE = re.compile(
     r"(?:^<!-- run: (?P<rule>[^>]+?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LOCAL = "localhost:8080"  # where the pages' predictor listens
+EDGE, PREDICTOR = "localhost:8080", "localhost:8081"  # where the pages' processes listen, as `make serve` has it
+
+
+SERVERS = {"serve-predictor": [EngineSettings, ServerSettings], "serve-edge": [EdgeSettings]}
 
 
 class Understood(Exception):
@@ -41,7 +45,7 @@ class Block:
     @property
     def kind(self) -> str:
         """What is done with the block; raises for one that nothing is done with."""
-        if self.rule in ("parse", "against the predictor"):
+        if self.rule in ("parse", "against the edge", "against the predictor"):
             return self.rule
         if not self.rule and self.language == "text":
             return "text"
@@ -75,7 +79,7 @@ def lines(block: Block) -> list[list[str]]:
 
 def test_every_block_is_found_and_has_a_rule():
     fences = sum(line.startswith("```") for page in PAGES for line in page.read_text(encoding="utf-8").splitlines())
-    assert [block.kind for block in blocks()].count("against the predictor") >= 3
+    assert [block.kind for block in blocks()].count("against the edge") >= 3
     assert fences == 2 * len(blocks())
 
 
@@ -105,12 +109,13 @@ def test_make_targets_in_the_text_exist():
 def test_the_command_line_is_understood(block, monkeypatch):
     """Servers get as far as their settings, tools as far as their arguments."""
     served = []
-    monkeypatch.setattr("predictor.server.app.main", lambda *settings: served.append(settings) or 0)
+    for room in ("server", "edge"):
+        monkeypatch.setattr(f"predictor.{room}.app.main", lambda *settings: served.append(settings) or 0)
     parse = ArgumentParser.parse_args
 
     def understand(parser, *given, **more):
         parsed = parse(parser, *given, **more)
-        if parser.prog not in ("sdzero", "sdzero serve-predictor"):
+        if parser.prog not in ("sdzero", "sdzero serve-predictor", "sdzero serve-edge"):
             raise Understood
         return parsed
 
@@ -119,31 +124,44 @@ def test_the_command_line_is_understood(block, monkeypatch):
         monkeypatch.delenv(name)
     for program, command, *arguments in lines(block):
         assert program == "sdzero"
-        if command == "serve-predictor":
+        if command in SERVERS:
             assert cli.main([command, *arguments]) == 0
-            assert [type(settings) for settings in served.pop()] == [EngineSettings, ServerSettings]
+            assert [type(settings) for settings in served.pop()] == SERVERS[command]
         else:
             with pytest.raises(Understood):
                 cli.main([command, *arguments])
 
 
-@pytest.mark.parametrize("block", of_kind("against the predictor"))
-def test_a_block_does_what_the_page_says(block, predictor):
-    assert LOCAL in block.text
-    text = block.text.replace(LOCAL, f"127.0.0.1:{predictor.http_port}")
+def output(block: Block, local: str, port: int, **environment: str) -> str:
+    """What the block prints when `local` is another port of this machine."""
+    assert local in block.text
+    text = block.text.replace(local, f"127.0.0.1:{port}")
     if block.language == "python":
-        run = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=120)
+        command = [sys.executable, "-c", text]
     else:
         # The command of this checkout, whether or not its script is on the PATH.
-        text = f'set -euo pipefail\nsdzero() {{ {shlex.quote(sys.executable)} -m predictor.cli "$@"; }}\n{text}'
-        run = subprocess.run(["bash", "-c", text], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        own = f'sdzero() {{ {shlex.quote(sys.executable)} -m predictor.cli "$@"; }}'
+        command = ["bash", "-c", f"set -euo pipefail\n{own}\n{text}"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=os.environ | environment)
     assert run.returncode == 0, run.stderr
-    if block.language == "python":
-        assert run.stdout == "(1, 128, 128, 3)\n"
-    elif "curl" in block.text:
-        assert json.loads(run.stdout)["image"]
+    return run.stdout
+
+
+@pytest.mark.parametrize("block", of_kind("against the edge"))
+def test_a_block_for_clients_does_what_the_page_says(block, edge, key):
+    printed = output(block, EDGE, edge.http_port, SDZERO_API_KEY=key)
+    if "OpenAI" in block.text:
+        assert printed == "b'\\x89PNG' 7\n"
+    elif block.language == "python":
+        assert printed == "(1, 128, 128, 3)\n"
     else:
-        assert "server first_image" in run.stdout
+        assert json.loads(printed)["object"] == "job"
+
+
+@pytest.mark.parametrize("block", of_kind("against the predictor"))
+def test_a_block_for_operators_does_what_the_page_says(block, predictor):
+    predictor.picture("a red circle", steps=1)
+    assert "server first_image" in output(block, PREDICTOR, predictor.http_port)
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CHANGELOG.md", *PAGES[1:]], ids=lambda page: page.name)

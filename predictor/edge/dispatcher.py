@@ -228,14 +228,16 @@ class Dispatcher:
             self._metrics.wakes.inc()
         self._watch.sent(began)
 
+        async def tell() -> None:
+            if self._watch.waking_since is not None:
+                now = self._clock()
+                seconds, eta = now - self._watch.waking_since, self._watch.waits_for_start(now)
+                data = {"phase": waking.phase, "seconds": seconds, "eta": eta}
+                await self._bus.publish(generation.id, "waking", data)
+
         async def tell_how_it_wakes() -> None:
             while True:
-                if self._watch.waking_since is not None:
-                    now = self._clock()
-                    seconds, eta = now - self._watch.waking_since, self._watch.waits_for_start(now)
-                    await self._bus.publish(
-                        generation.id, "waking", {"phase": waking.phase, "seconds": seconds, "eta": eta}
-                    )
+                await tell()
                 await asyncio.sleep(1.0)
 
         known = self._model.known
@@ -253,7 +255,9 @@ class Dispatcher:
                 async for update in updates:
                     match update:
                         case Waking():
-                            waking = update
+                            news, waking = update.phase != waking.phase, update
+                            if news:
+                                await tell()
                         case Accepted():
                             telling.cancel()
                             answered = True

@@ -7,9 +7,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from predictor.core.problems import Forbidden
-from predictor.edge.stores.images import Images
+from predictor.edge.stores.images import Images, media_type
 
-TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 HEADERS = {
     "content-disposition": "inline",
     "content-security-policy": "default-src 'none'",
@@ -23,17 +22,22 @@ def routes(images: Images) -> list[Route]:
 
     async def file(request: Request) -> Response:
         name, query = str(request.path_params["name"]), request.query_params
-        for parameter in ("expires", "signature"):
-            if len(query.getlist(parameter)) != 1:
-                raise Forbidden("the link was changed; ask for the job again, it has a new one")
+        if sorted(parameter for parameter, _ in query.multi_items()) != ["expires", "signature"]:
+            raise Forbidden("the link was changed; ask for the job again, it has a new one")
         now = time.time()
         images.check(name, query["expires"], query["signature"], now)
         headers = HEADERS | {
             "cache-control": f"private, max-age={int(query['expires']) - int(now)}, immutable",
             "etag": f'"{name}"',  # made of the content
         }
-        if headers["etag"] in [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]:
+        if headers["etag"] in _tags(request):
             return Response(status_code=304, headers=headers)
-        return Response(await images.get(name), media_type=TYPES[name.rpartition(".")[2]], headers=headers)
+        return Response(await images.get(name), media_type=media_type(name), headers=headers)
 
     return [Route("/v1/files/{name}", file)]
+
+
+def _tags(request: Request) -> list[str]:
+    """The entity tags that the client has, for weak comparison (RFC 9110, section 13.1.2)."""
+    listed = ",".join(request.headers.getlist("if-none-match"))
+    return [tag.strip().removeprefix("W/") for tag in listed.split(",")]
