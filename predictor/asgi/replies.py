@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import msgspec
 from starlette.responses import Response
 
-from predictor.core.problems import Draining, Problem
+from predictor.core.problems import Draining, Problem, Unauthenticated
 
 LONGEST_RETRY = 120  # seconds; OpenAI's SDKs give up at a longer Retry-After
 
@@ -31,6 +31,8 @@ def problem_headers(problem: Problem) -> dict[str, str]:
     headers = {"x-should-retry": str(problem.retryable).lower()}
     if problem.retryable:
         headers["Retry-After"] = str(retry_after(problem))
+    if isinstance(problem, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, section 11.6.1
     if isinstance(problem, Draining):
         # The next request on this connection belongs to another pod.
         headers["Connection"] = "close"

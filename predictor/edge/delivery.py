@@ -67,9 +67,7 @@ class Delivery:
         generation = job.generation
         text = infotext(generation.request, image.seed, self._model, generation.revision) if self._metadata else None
         content = await self._packer.delivered(await self.original(image), job.encoding, text)
-        name = self._images.name(generation.tenant, content, job.encoding.format)
-        await self._images.put(name, content)
-        await self._images.record(name, generation, job.encoding.format, len(content), self._clock())
+        name = await self._images.keep(generation, content, job.encoding.format, self._clock())
         self._variants[key] = name
         if len(self._variants) > REMEMBERED:
             self._variants.popitem(last=False)

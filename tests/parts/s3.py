@@ -1,9 +1,13 @@
 """An S3-compatible server of the tests' own."""
 
+import importlib.util
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -53,10 +57,13 @@ class S3:
         if self._process is not None:
             return
         environ = os.environ | {"MOTO_ENABLE_RECORDING": "1", "MOTO_RECORDER_FILEPATH": str(self._requests)}
+        recorded = not self.verifies and self._requests.exists()
+        if recorded:
+            self._requests.write_text("".join(_whole(self._requests.read_text(encoding="utf-8"))), encoding="utf-8")
         with (self._folder / "s3.log").open("ab") as sink:
             self._process = subprocess.Popen(self._command, stdout=sink, stderr=sink, env=environ, cwd=self._folder)
         wait_until(self._ready, 60.0)
-        if not self.verifies and self._requests.exists():
+        if recorded:
             httpx.post(f"{self._endpoint}/moto-api/recorder/replay-recording", timeout=60).raise_for_status()
 
     def stop(self) -> None:
@@ -101,9 +108,10 @@ class S3:
             versitygw = program("versitygw", HOW, *PLACES)
         except Missing as missing:
             self.verifies = False
-            moto = program("moto_server", f"{HOW}; or pip install 'moto[server]'", str(Path(sys.executable).parent))
-            log.warning("s3 server", program=moto, verifies=self.verifies, better=str(missing))
-            return [moto, "-H", address[0], "-p", address[1]]
+            if importlib.util.find_spec("moto") is None:
+                raise Missing(f"{missing}; or pip install 'moto[server]'") from None
+            log.warning("s3 server", program="moto", verifies=self.verifies, better=str(missing))
+            return [sys.executable, "-m", "moto.server", "-H", address[0], "-p", address[1]]
         self.verifies = True
         log.info("s3 server", program=versitygw, verifies=self.verifies)
         account = ["--access", KEY, "--secret", SECRET, "--region", REGION]
@@ -122,3 +130,14 @@ class S3:
             return httpx.get(self._endpoint, timeout=2).status_code > 0  # 403: it knows nobody without a key
         except httpx.TransportError:
             return False
+
+
+def _whole(recording: str) -> Iterator[str]:
+    """Moto's entries, one a line: its threads write over each other's line ends, and a kill cuts the last one off."""
+    decoder, position = json.JSONDecoder(), 0
+    while found := re.compile(r"\s*(?=\{)").match(recording, position):
+        try:
+            entry, position = decoder.raw_decode(recording, found.end())
+        except json.JSONDecodeError:
+            return
+        yield json.dumps(entry) + "\n"

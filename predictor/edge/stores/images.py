@@ -96,7 +96,7 @@ class Images:
         """
         name = self.name(generation.tenant, content, format)
         # In this order: a sweep that comes between sees a young row, and nothing is stored without one.
-        await self.record(name, generation, format, len(content), now)
+        await self._record(name, generation, format, len(content), now)
         await self.put(name, content)
         return name
 
@@ -159,7 +159,20 @@ class Images:
                 async with _asking("delete", name):
                     await obstore.delete_async(self._store, name)
 
-    async def record(self, name: str, generation: Generation, format: ImageFormat, size: int, now: float) -> None:
+    async def sweep(self, older_than: float, limit: int) -> int:
+        """Delete at most `limit` pictures that were made before `older_than`; returns how many.
+
+        Several edges may do it at once.
+
+        Raises:
+            StoreUnavailable: the store or the database does not answer; what is left stays for the next time.
+        """
+        old = select(table.c.name).where(table.c.created < older_than).order_by(table.c.created).limit(limit)
+        async with self._database.read() as connection:
+            names = list((await connection.execute(old)).scalars())
+        return sum([await self._forget(name, older_than) for name in names])
+
+    async def _record(self, name: str, generation: Generation, format: ImageFormat, size: int, now: float) -> None:
         """Note that a picture of `size` bytes is about to be stored, so that it is found when its time is over."""
         values = {
             "name": name,
@@ -174,19 +187,6 @@ class Images:
             # The same picture again lives as long as its latest making.
             again = statement.on_conflict_do_update(index_elements=[table.c.name], set_={"created": now})
             await connection.execute(again)
-
-    async def sweep(self, older_than: float, limit: int) -> int:
-        """Delete at most `limit` pictures that were made before `older_than`; returns how many.
-
-        Several edges may do it at once.
-
-        Raises:
-            StoreUnavailable: the store or the database does not answer; what is left stays for the next time.
-        """
-        old = select(table.c.name).where(table.c.created < older_than).order_by(table.c.created).limit(limit)
-        async with self._database.read() as connection:
-            names = list((await connection.execute(old)).scalars())
-        return sum([await self._forget(name, older_than) for name in names])
 
     async def _forget(self, name: str, older_than: float) -> bool:
         row = delete(table).where(table.c.name == name, table.c.created < older_than)
