@@ -10,10 +10,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from predictor.core.problems import InternalError, Problem
+from predictor.core.problems import InternalError, InvalidRequest, Problem
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 BUG = "internal error; the server's log has the cause under this request's id"
+TWO_LENGTHS = "Content-Length: got Transfer-Encoding as well; allowed: one of them"
 log = structlog.get_logger("sdzero.http")
 
 
@@ -42,8 +43,8 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        id = scope.setdefault("state", {})["id"] = request_id(given)
+        headers = dict(scope["headers"])
+        id = scope.setdefault("state", {})["id"] = request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
         started = False
 
         async def with_id(message: Any) -> None:
@@ -53,6 +54,12 @@ class Access:
                 MutableHeaders(scope=message)["x-request-id"] = id
             await send(message)
 
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            # Whoever stands in front may have read another end of the body than we do (RFC 9112, section 6.1).
+            reply = self._reply(InvalidRequest(TWO_LENGTHS), scope["path"])
+            reply.headers["connection"] = "close"
+            await reply(scope, receive, with_id)
+            return
         try:
             await self._app(scope, receive, with_id)
         except Exception:

@@ -13,6 +13,7 @@ from predictor.core.problems import BodyTooLarge, Cancelled, InvalidRequest, Uns
 Result = TypeVar("Result")
 # tritonclient.http sends no type, tritonclient.http.aio octet-stream; a plain `curl -d` calls everything a form.
 TYPES = ("application/json", "application/octet-stream", "application/x-www-form-urlencoded")
+LONGEST_TYPE = 255  # characters; the time to read one grows with the square of its length
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -79,10 +80,15 @@ def _check_type(request: Request) -> None:
     given = request.headers.get("content-type")
     if given is None:
         return
+    if len(given) > LONGEST_TYPE:
+        raise UnsupportedMedia(
+            f"Content-Type: got {len(given)} characters; allowed: at most {LONGEST_TYPE}, such as {TYPES[0]}"
+        )
     parsed = Message()
     parsed["content-type"] = given
     if parsed.get_content_type() not in TYPES:
         raise UnsupportedMedia(f"Content-Type: got {given[:80]!r}; allowed: none, {', '.join(TYPES)}")
-    charset = parsed.get_content_charset("utf-8")
+    # One that cannot be decoded counts as none in the standard library.
+    charset = "utf-8" if parsed.get_param("charset") is None else parsed.get_content_charset("")
     if charset not in ("utf-8", "utf8", "us-ascii"):
         raise UnsupportedMedia(f"Content-Type: got charset {charset[:80]!r}; allowed: utf-8")

@@ -5,8 +5,19 @@ import sys
 
 import structlog
 
-# They say at `info` what the journal says better (uvicorn.access, kserve.trace) or what nobody reads.
-QUIET = ("uvicorn.access", "uvicorn.error", "uvicorn", "kserve", "kserve.trace", "httpx", "asyncio")
+# They say at `info` what the journal says better (uvicorn.access, kserve.trace) or what nobody reads; at `debug` some
+# say every value of a statement, prompts included.
+QUIET = (
+    "aiosqlite",
+    "asyncio",
+    "httpcore",
+    "httpx",
+    "kserve",
+    "kserve.trace",
+    "uvicorn",
+    "uvicorn.access",
+    "uvicorn.error",
+)
 
 
 def configure(level: str) -> None:

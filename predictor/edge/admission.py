@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from predictor.asgi.tracing import Tracer
 from predictor.core.account import Caller, megapixel_steps
 from predictor.core.fingerprint import fingerprint
 from predictor.core.jobs import Generation, Job, JobKind, JobState, withheld
@@ -75,6 +76,7 @@ class Admissions:
         watch: Watch,
         dispatcher: Dispatcher,
         metrics: Metrics,
+        tracer: Tracer,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -88,6 +90,7 @@ class Admissions:
         self._watch = watch
         self._dispatcher = dispatcher
         self._metrics = metrics
+        self._tracer = tracer
         self._clock = clock
 
     @property
@@ -185,6 +188,8 @@ class Admissions:
         if cached is None:
             cost = megapixel_steps(job.generation.request)
             await self._charge(caller, cost, ask.patience, now)
+            # Before anybody can see the generation, for then it may be claimed already.
+            self._tracer.keep(job.generation.id)
         try:
             admitted = await self._jobs.admit(
                 Admission(

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import secrets
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,20 +19,24 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from predictor.asgi import logs
 from predictor.asgi.access import Access
 from predictor.asgi.journal import Journal
 from predictor.asgi.replies import problem_reply
+from predictor.asgi.tracing import Tracer
 from predictor.core.problems import InvalidRequest, NotFound, Problem
 from predictor.edge.admission import Admissions
 from predictor.edge.auth import Authenticator
 from predictor.edge.bus import Bus, MemoryBus
+from predictor.edge.connection import Connection
 from predictor.edge.delivery import Delivery
 from predictor.edge.dispatcher import Dispatcher
 from predictor.edge.following import Following
 from predictor.edge.generation import Generations
 from predictor.edge.holding import Holding
+from predictor.edge.leaving import Leaving
 from predictor.edge.metrics import Metrics
 from predictor.edge.model import Model, read_capabilities
 from predictor.edge.moderation import Moderation
@@ -78,9 +84,15 @@ def main(settings: EdgeSettings) -> int:
             server_header=False,
             timeout_graceful_shutdown=max(1, int(settings.grace_seconds)),
             timeout_keep_alive=65,
+            http=functools.partial(Connection, head_seconds=settings.body_seconds),
             h11_max_incomplete_event_size=64 * 1024,
+            ws="none",
+            proxy_headers=False,  # which proxies are believed is told by --forwarded-hops alone
         )
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn has handlers of its own while it runs, and sends itself the signal again when all is tidied up.
+        signal.signal(number, lambda *_: None)
     server.run()
     return 0 if server.started else 1
 
@@ -94,11 +106,13 @@ def application(settings: EdgeSettings) -> Starlette:
             app.router.routes.extend(await _assembled(settings, stack, time.time))
             yield
 
-    return Starlette(
+    app = Starlette(
         lifespan=lifespan,
-        middleware=[Middleware(Access, reply=reply_at)],
+        middleware=[Middleware(Access, reply=reply_at), Middleware(Leaving, reply=reply_at)],
         exception_handlers={Problem: _on_problem, HTTPException: _on_http_exception},
     )
+    app.router.redirect_slashes = False  # a redirect would lead to whatever host the client has named
+    return app
 
 
 async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, clock: Callable[[], float]) -> list[Any]:
@@ -108,6 +122,9 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
     secret = _secret(settings, data)
     registry = CollectorRegistry()
     metrics = Metrics(registry)
+    tracer = Tracer("sdzero-edge", settings.model_name)
+    tracer.warm()
+    stack.push_async_callback(asyncio.to_thread, tracer.close)
     if settings.metrics_port:
         server, thread = start_http_server(settings.metrics_port, registry=registry)
         stack.callback(lambda: (server.shutdown(), thread.join()))
@@ -166,6 +183,7 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
         watch=watch,
         cold_starts=cold_starts,
         metrics=metrics,
+        tracer=tracer,
         images_in_flight=settings.images_in_flight,
         attempts=settings.attempts,
         metadata=settings.image_metadata,
@@ -183,11 +201,12 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
         watch=watch,
         dispatcher=dispatcher,
         metrics=metrics,
+        tracer=tracer,
         clock=clock,
     )
     holding = Holding(jobs, bus, dispatcher, clock)
     delivery = Delivery(images, cache, packer, model=settings.model_name, metadata=settings.image_metadata, clock=clock)
-    generations = Generations(admissions, Following(jobs, bus, clock), holding, delivery, clock)
+    generations = Generations(admissions, Following(jobs, bus, clock), holding, delivery, tracer, clock)
     signer = Signer(secret)
     journal = Journal(metrics.requested, log_prompts=False)
     authenticator = Authenticator(settings, keys, quotas)
@@ -198,6 +217,7 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
             reply,
             authenticator=authenticator,
             journal=journal,
+            tracer=tracer,
             ledger=ledger,
             max_body_bytes=settings.max_body_bytes,
             body_seconds=settings.body_seconds,
@@ -214,7 +234,8 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
     async def forget() -> None:
         while settings.retention_days:
             with contextlib.suppress(Problem):
-                await images.sweep(clock() - settings.retention_days * 86400, SWEPT)
+                while await images.sweep(clock() - settings.retention_days * 86400, SWEPT):
+                    await asyncio.sleep(0)
             await asyncio.sleep(SWEEP)
 
     stack.push_async_callback(ledger.flush)
@@ -227,7 +248,7 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
     job_routes = JobRoutes(names, settings.public_url, generations, jobs)
     of_openai = exchanges("openai", openai_reply)
     return [
-        *Health(database).routes(),
+        *Health(database, names, settings.public_url, lambda: model.known).routes(),
         *OpenAI(names, int(clock()), generations, packer, job_routes).routes(of_openai),
         *job_routes.routes(exchanges("jobs", openai_reply)),
         *Account(ledger, cold_starts, signer, clock).routes(of_openai),
@@ -272,5 +293,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         return reply_at(NotFound(f"{path}: no such route; GET /openapi.json lists them"), request.url.path)
     reply = reply_at(InvalidRequest(f"{path}: {error.detail}"), request.url.path)
     reply.status_code = error.status_code
-    reply.headers.update(error.headers or {})
+    if error.status_code == 405:
+        # Starlette knows the methods of the first route of this path only.
+        found = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+        reply.headers["allow"] = ", ".join(sorted({method for route in found for method in route.methods}))
     return reply

@@ -8,11 +8,12 @@ transaction that ends its jobs, so however many edges believe that they run it, 
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import structlog
 
+from predictor.asgi.tracing import Tracer
 from predictor.core.account import megapixel_steps
 from predictor.core.infotext import infotext
 from predictor.core.jobs import Generation, Result, StoredImage
@@ -39,6 +40,7 @@ from predictor.edge.stores.jobs import Jobs
 from predictor.edge.wake import Watch
 
 LEASE = 30.0  # seconds after which an edge that says nothing counts as dead
+RENEWED = 2.0  # seconds between two renewals, at which an edge learns what was cancelled at another
 PAUSE = 1.0  # seconds between two looks into the database for what other edges left
 AGAIN = 0.5  # seconds before a busy predictor or a store that is away is tried again; doubles
 LONGEST = 8.0
@@ -71,6 +73,7 @@ class Dispatcher:
         watch: Watch,
         cold_starts: ColdStarts,
         metrics: Metrics,
+        tracer: Tracer,
         images_in_flight: int,
         attempts: int,
         metadata: bool,
@@ -88,6 +91,7 @@ class Dispatcher:
         self._watch = watch
         self._cold_starts = cold_starts
         self._metrics = metrics
+        self._tracer = tracer
         self._model = model
         self._images_in_flight = images_in_flight
         self._attempts = attempts
@@ -106,7 +110,7 @@ class Dispatcher:
         try:
             while True:
                 self._nudged.clear()
-                with contextlib.suppress(StoreUnavailable):
+                with _not_for_long():
                     await self._claim()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._nudged.wait(), PAUSE)
@@ -138,8 +142,8 @@ class Dispatcher:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(LEASE / 3)
-            with contextlib.suppress(StoreUnavailable):
+            await asyncio.sleep(RENEWED)
+            with _not_for_long():
                 now, held = self._clock(), set(self._running)
                 for id in held - await self._jobs.renew(self.edge, now + LEASE, held):
                     self.cancelled(id)
@@ -160,7 +164,9 @@ class Dispatcher:
         try:
             if generation.attempt > self._attempts:
                 raise InternalError(f"the edge ended {self._attempts} times while it made these images")
-            result = await self._generate(generation)
+            with self._tracer.span("generation", kept=generation.id) as span:
+                span.tell({"sdzero.generation": generation.id, "sdzero.attempt": generation.attempt})
+                result = await self._generate(generation)
         except Problem as problem:
             await self._end(generation, "failed", problem=problem.record())
         except Exception:
@@ -197,10 +203,14 @@ class Dispatcher:
     async def _generate(self, generation: Generation) -> Result:
         """The pictures, made and stored; tried again while it is the service's to mend."""
         pause, deaths = AGAIN, 0
+        made: tuple[Pictures, float] | None = None
         while True:
             try:
-                pictures, waited = await self._ask(generation)
-                return await self._store(generation, pictures, waited)
+                if made is None:
+                    with self._tracer.call(generation.request):
+                        made = await self._ask(generation)
+                with self._tracer.span("store"):
+                    return await self._store(generation, *made)
             except (QueueFull, OutOfMemory, StoreUnavailable) as busy:
                 problem: Problem = busy
             except Problem as lost:
@@ -220,13 +230,15 @@ class Dispatcher:
         if left <= 0:
             raise DeadlineExceeded("the time ran out before the images were begun")
         began = self._clock()
-        waking = Waking("unreachable")
+        waking = unseen = Waking("unreachable")
         woken: float | None = None
         answered = False
         cold = self._watch.sleeps(began)
         if cold:
             self._metrics.wakes.inc()
         self._watch.sent(began)
+        slept = self._watch.waking_since is not None  # whoever has woken it
+        taken: float | None = None
 
         async def tell() -> None:
             if self._watch.waking_since is not None:
@@ -250,6 +262,7 @@ class Dispatcher:
                 seconds=left,
                 previews=previews,
                 parameters=tuple(PARAMETERS) if known is None else known.parameters,
+                trace=self._tracer.headers(),
             )
             async with contextlib.aclosing(updates):
                 async for update in updates:
@@ -260,8 +273,8 @@ class Dispatcher:
                                 await tell()
                         case Accepted():
                             telling.cancel()
-                            answered = True
-                            woken = self._watch.answered(self._clock())
+                            answered, taken = True, self._clock()
+                            woken = self._watch.answered(taken)
                             if woken is not None:
                                 self._metrics.cold_start_seconds.observe(woken)
                         case Progress():
@@ -271,11 +284,15 @@ class Dispatcher:
                             await self._bus.publish(generation.id, "progress", data)
                         case Pictures():
                             if woken is not None:
-                                await self._cold_starts.add(began, woken, update.cold_phases)
+                                # Pictures are worth more than a note on how long they took.
+                                with contextlib.suppress(StoreUnavailable):
+                                    await self._cold_starts.add(began, woken, update.cold_phases)
                             return update, woken or 0.0
             raise InternalError("the predictor ended without pictures and without a problem")
         finally:
             telling.cancel()
+            if slept or waking is not unseen:
+                self._tracer.past("wake", began, taken or self._clock(), {"sdzero.phase": waking.phase})
             self._watch.ended(self._clock(), answered=answered)
 
     async def _store(self, generation: Generation, pictures: Pictures, waited: float) -> Result:
@@ -284,9 +301,7 @@ class Dispatcher:
         for file, seed in zip(pictures.files, pictures.seeds, strict=True):
             text = infotext(generation.request, seed, self._model.name, pictures.revision) if self._metadata else None
             content = await self._packer.delivered(file, ImageEncoding(), text)
-            name = self._images.name(generation.tenant, content, "png")
-            await self._images.put(name, content)
-            await self._images.record(name, generation, "png", len(content), self._clock())
+            name = await self._images.keep(generation, content, "png", self._clock())
             stored.append(StoredImage(name, seed, len(content)))
             await self._cache.put_image(name, content)
         cost = megapixel_steps(generation.request)
@@ -303,3 +318,14 @@ class Dispatcher:
             waited=waited,
             scores=await self._moderation.scores(pictures.files),
         )
+
+
+@contextlib.contextmanager
+def _not_for_long() -> Iterator[None]:
+    """What is tried again in a moment may fail now: an edge that stopped claiming would look as alive as before."""
+    try:
+        yield
+    except StoreUnavailable:
+        pass
+    except Exception:
+        log.exception("bug")

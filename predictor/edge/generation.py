@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from predictor.asgi.journal import Entry
+from predictor.asgi.tracing import Tracer
 from predictor.core.account import Caller
 from predictor.core.jobs import Job, Result
 from predictor.core.problems import Cancelled, DeadlineExceeded, InternalError, Problem
@@ -23,18 +24,29 @@ class Generations:
         following: Following,
         holding: Holding,
         delivery: Delivery,
+        tracer: Tracer,
         clock: Callable[[], float],
     ) -> None:
         self.admissions = admissions
         self.following = following
         self.holding = holding
         self.delivery = delivery
+        self.tracer = tracer
         self.clock = clock
 
     async def begin(self, caller: Caller, ask: Ask, entry: Entry) -> Job:
         """The job that answers `ask`."""
-        job = await self.admissions.admit(caller, ask)
-        entry.facts |= {"job": job.id, "generation": job.generation.id, "cached": job.cached, "joined": job.joined}
+        with self.tracer.span("admission"):
+            job = await self.admissions.admit(caller, ask)
+        self.tracer.describe(job.generation.request)
+        facts: dict[str, str | bool] = {
+            "job": job.id,
+            "generation": job.generation.id,
+            "cached": job.cached,
+            "joined": job.joined,
+        }
+        self.tracer.tell({f"sdzero.{name}": value for name, value in facts.items()})
+        entry.facts |= facts
         for name in ("steps", "height", "width", "sampler", "num_images"):
             entry.facts[name] = getattr(job.generation.request, name)
         return job

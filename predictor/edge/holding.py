@@ -5,9 +5,9 @@ a moment later: for them the job stays a little while, and the next try finds it
 """
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import structlog
 
@@ -18,6 +18,7 @@ from predictor.edge.dispatcher import Dispatcher
 from predictor.edge.stores.jobs import Jobs
 
 COMES_BACK = 12.0  # seconds; OpenAI's SDKs wait 8 at most before they ask again
+GOODBYE = 5.0  # seconds; whoever is not gone then is given up, and its lease runs out
 log = structlog.get_logger("sdzero.edge")
 
 
@@ -31,11 +32,14 @@ class Holding:
         self._clock = clock
         self._connections: Counter[str] = Counter()
         self._leaving: set[asyncio.Task[None]] = set()
+        self._alone = asyncio.Event()  # nobody holds anything
+        self._alone.set()
 
-    @contextmanager
+    @contextlib.contextmanager
     def held(self, job: Job, *, will_retry: bool) -> Iterator[None]:
         """The time in which a connection waits for the job; if it breaks, nobody may be left to want it."""
         self._connections[job.id] += 1
+        self._alone.clear()
         try:
             yield
         except BaseException:
@@ -47,6 +51,8 @@ class Holding:
         finally:
             self._connections[job.id] -= 1
             self._connections += Counter()  # without those at zero
+            if not self._connections:
+                self._alone.set()
 
     async def cancel(self, job: Job, problem: Problem) -> Job:
         """End the job, and its generation too if nobody else wants that."""
@@ -58,7 +64,10 @@ class Holding:
         return job
 
     async def close(self) -> None:
-        """Let the last goodbyes be written down."""
+        """Let the last goodbyes be written down, also of connections that were told to end only a moment ago."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE):
+                await self._alone.wait()
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def _leave(self, job: Job, will_retry: bool) -> None:

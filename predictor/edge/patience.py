@@ -16,8 +16,6 @@ import msgspec
 
 from predictor.core.problems import InvalidField
 
-PREFERENCE = re.compile(r'\s*([A-Za-z-]+)\s*(?:=\s*"?([^";,]*)"?)?\s*(?:;[^,]*)?')
-
 
 class Patience(msgspec.Struct, frozen=True):
     """Until when the client waits for its pictures (None: as long as the edge does), and from when on a job will do."""
@@ -68,14 +66,13 @@ def _moment(given: str, now: float) -> float:
 def _job_after(prefer: str) -> float | None:
     found: float | None = None
     for preference in prefer.split(","):
-        matched = PREFERENCE.fullmatch(preference)
-        if matched is None:
-            continue  # a preference that is not understood is ignored (RFC 7240, section 2)
-        name, value = matched[1].lower(), _number(matched[2] or "")
-        if name == "respond-async" and found is None:
+        name, _, text = (part.strip() for part in preference.partition(";")[0].partition("="))
+        seconds = _number(text.strip('"'))
+        if name.lower() == "respond-async" and found is None:
             found = 0.0
-        elif name == "wait" and value is not None:
-            found = value
+        elif name.lower() == "wait" and seconds is not None:
+            found = seconds
+        # A preference that is not understood is ignored (RFC 7240, section 2).
     return found
 
 

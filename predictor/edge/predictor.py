@@ -8,7 +8,7 @@ Nothing is sent but on behalf of a caller: at zero replicas each request, be it 
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import cast
 
@@ -75,6 +75,7 @@ class Predictor:
         seconds: float,
         previews: bool,
         parameters: Collection[str] = tuple(PARAMETERS),
+        trace: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Update, None]:
         """Waking as long as it starts, then Accepted, Progress of each step, and Pictures.
 
@@ -86,6 +87,7 @@ class Predictor:
             seconds: for everything, waking included.
             previews: whether Progress brings pictures.
             parameters: those that the model takes, if it may be one that does not take all.
+            trace: headers that name the trace which this is part of.
 
         Raises:
             DeadlineExceeded: the pictures were not done within `seconds`.
@@ -95,7 +97,7 @@ class Predictor:
         fields = msgspec.structs.asdict(request) | {"image_format": "png"}
         body = {name: value for name, value in fields.items() if name in parameters}
         content = msgspec.json.encode(body | ({"previews": True} if previews else {}))
-        headers = PLAIN | {"content-type": "application/json", "x-request-id": id}
+        headers = PLAIN | {"content-type": "application/json", "x-request-id": id} | dict(trace or {})
         tries = _Tries(seconds)
         while True:
             post = self._client.build_request("POST", f"{self._base}/generate_stream", content=content, headers=headers)

@@ -86,7 +86,9 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         doc("proxies in front of the edge that add to X-Forwarded-For; 0 takes the peer for the client", ge=0, le=10),
     ] = 0
     max_body_bytes: Annotated[int, doc("bytes of one HTTP body; a request is text", ge=1024, le=2**30)] = 2**20
-    body_seconds: Annotated[float, doc("a client's time to send its body", gt=0, le=600)] = 10.0
+    body_seconds: Annotated[
+        float, doc("a client's time for the head of a request, and again for its body", gt=0, le=600)
+    ] = 10.0
     cache_seconds: Annotated[float, doc("age at which a finished result is no longer given again; 0 is off", ge=0)] = (
         86400.0
     )

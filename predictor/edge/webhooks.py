@@ -151,13 +151,18 @@ class Deliverer:
             return await self._outbox.claim(self._owner, now + LEASE, now, limit)
         except StoreUnavailable:
             return []
+        except Exception:
+            log.exception("bug")
+            return []
 
     async def _deliver(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
-        status, error = await self._post(client, delivery)
+        # If it stays unsettled, its lease ends, and it is sent again.
         try:
-            await self._settle(delivery, status, error)
+            await self._settle(delivery, *await self._post(client, delivery))
         except StoreUnavailable:
-            log.warning("webhook unsettled", id=delivery.id, job=delivery.job_id)  # its lease ends; it is sent again
+            log.warning("webhook unsettled", id=delivery.id, job=delivery.job_id)
+        except Exception:
+            log.exception("bug", id=delivery.id, job=delivery.job_id)
 
     async def _post(self, client: httpx.AsyncClient, delivery: Delivery) -> tuple[int | None, str]:
         """The answer's status, or why there was none."""

@@ -12,7 +12,7 @@ from predictor.core.timeline import START, Mark
 from predictor.server.process import ENGINE, EngineProcess, spawn
 from predictor.settings import EngineSettings, ServerSettings
 
-# What closing connections may take at the end of the grace period: once for HTTP, once for gRPC.
+# What closing may take at the end of the grace period: once for HTTP, once for gRPC, once for the last traces.
 FLUSH_SECONDS = 2.0
 
 
@@ -62,6 +62,7 @@ def _serve(
         from predictor.asgi.access import Access
         from predictor.asgi.journal import Journal
         from predictor.asgi.replies import problem_reply
+        from predictor.asgi.tracing import Tracer
         from predictor.core.problems import Problem
         from predictor.server.coldstart import ColdStart
         from predictor.server.images import Packer
@@ -79,17 +80,21 @@ def _serve(
     link = EngineLink(server, running, lambda: spawn(engine, command), coldstart, metrics)
     packer = Packer(threads=min(4, os.cpu_count() or 1))
     journal = Journal(metrics.requested, server.log_prompts)
-    service = Service(link, coldstart, packer, journal)
+    tracer = Tracer("sdzero-predictor", server.model_name)
+    service = Service(link, coldstart, packer, journal, tracer)
     flush = min(FLUSH_SECONDS, server.grace_seconds / 4)
-    lifecycle = Lifecycle(link, service, journal, coldstart, server.grace_seconds - 2 * flush)
+    closings = 3 if tracer.on else 2
+    lifecycle = Lifecycle(link, service, journal, coldstart, server.grace_seconds - closings * flush)
 
     @asynccontextmanager
     async def lifespan(application: Any) -> AsyncIterator[None]:
         async with lifecycle.lifespan(application):
             packer.warm()
+            tracer.warm()
             yield
 
-    app.router.routes[:0] = Rest(server.model_name, service, coldstart, journal, server.max_body_bytes).routes()
+    rest = Rest(server.model_name, service, coldstart, journal, tracer, server.max_body_bytes)
+    app.router.routes[:0] = rest.routes()
     app.router.lifespan_context = lifespan
     app.add_middleware(Access, reply=lambda problem, _: problem_reply(problem))
     app.add_exception_handler(Problem, on_problem)
@@ -117,10 +122,11 @@ def _serve(
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         with only_what_is_spoken():
-            kserve.start([ServedModel(server.model_name, service, journal, lifecycle)])
+            kserve.start([ServedModel(server.model_name, service, journal, tracer, lifecycle)])
     finally:
         packer.close()
         link.kill()
+        tracer.close(flush)
     if lifecycle.failure is not None:
         print(f"sdzero: {lifecycle.failure}", file=sys.stderr)
         return 1

@@ -20,12 +20,14 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from predictor.asgi.access import request_id
 from predictor.asgi.journal import Journal
 from predictor.asgi.replies import retry_after
+from predictor.asgi.tracing import Tracer
 from predictor.core import tensors
 from predictor.core.metadata import metadata
 from predictor.core.problems import Closed, InvalidField, InvalidRequest, NotFound, Problem
 from predictor.server.lifecycle import Lifecycle
 from predictor.server.service import Answer, Service
 
+METHOD = "inference.GRPCInferenceService/ModelInfer"
 PARAMETER_KINDS = ("bool_param", "int64_param", "string_param")
 # KServe's own client marks binary tensors on gRPC as well, where they say nothing.
 MEANINGLESS = {"binary_data", "binary_data_size", "binary_data_output"}
@@ -34,10 +36,11 @@ MEANINGLESS = {"binary_data", "binary_data_size", "binary_data_output"}
 class ServedModel(Model):  # type: ignore[misc]
     """One Stable Diffusion model behind KServe's interface."""
 
-    def __init__(self, name: str, service: Service, journal: Journal, lifecycle: Lifecycle) -> None:
+    def __init__(self, name: str, service: Service, journal: Journal, tracer: Tracer, lifecycle: Lifecycle) -> None:
         super().__init__(name)
         self._service = service
         self._journal = journal
+        self._tracer = tracer
         self._lifecycle = lifecycle
         # KServe opens no port until some model is "ready"; `healthy` is what its probes ask.
         self.ready = True
@@ -74,7 +77,12 @@ class ServedModel(Model):  # type: ignore[misc]
 
     async def predict(self, payload: Any, headers: dict[str, str] | None = None) -> ModelInferResponse:
         """One gRPC ModelInfer; a call that its client cancels is cancelled here, and so are its rows."""
-        with as_status(), self._journal.entry(request_id((headers or {}).get("x-request-id")), "grpc") as entry:
+        headers = headers or {}
+        with (
+            as_status(),
+            self._journal.entry(request_id(headers.get("x-request-id")), "grpc") as entry,
+            self._tracer.request(METHOD, headers, entry),
+        ):
             if not isinstance(payload, InferRequest):
                 raise InvalidRequest(f"the v1 protocol is not spoken here; use POST /v2/models/{self.name}/infer")
             if payload.model_version:

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from predictor.asgi.body import header_length, read_body, unless_hung_up
 from predictor.asgi.journal import Entry, Journal
 from predictor.asgi.replies import json_reply, problem_reply
+from predictor.asgi.tracing import Tracer
 from predictor.core import v2
 from predictor.core.metadata import metadata
 from predictor.core.problems import Closed, InvalidField, InvalidRequest, NotFound, NotReady, Problem
@@ -38,11 +39,22 @@ Reply = Callable[[Problem], Response]
 class Generation:
     """A route that makes pictures, as an ASGI application: its journal entry lasts until the answer has been sent."""
 
-    def __init__(self, handle: Handler, refuse: Reply, model: str, journal: Journal, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        handle: Handler,
+        refuse: Reply,
+        model: str,
+        journal: Journal,
+        tracer: Tracer,
+        max_body_bytes: int,
+    ) -> None:
+        self._name = f"POST {path}"
         self._handle = handle
         self._refuse = refuse
         self._model = model
         self._journal = journal
+        self._tracer = tracer
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -50,7 +62,10 @@ class Generation:
         request = Request(scope, receive)
         reply: Response | None = None
         try:
-            with self._journal.entry(request.state.id, "http") as entry:
+            with (
+                self._journal.entry(request.state.id, "http") as entry,
+                self._tracer.request(self._name, request.headers, entry),
+            ):
                 check_model(request, self._model)
                 for name in request.query_params:
                     raise InvalidRequest(f"query parameter {name}: unknown; allowed: none, parameters go into the body")
@@ -66,12 +81,19 @@ class Rest:
     """The handlers; `routes` lists them for the application."""
 
     def __init__(
-        self, model: str, service: Service, coldstart: ColdStart, journal: Journal, max_body_bytes: int
+        self,
+        model: str,
+        service: Service,
+        coldstart: ColdStart,
+        journal: Journal,
+        tracer: Tracer,
+        max_body_bytes: int,
     ) -> None:
         self._model = model
         self._service = service
         self._coldstart = coldstart
         self._journal = journal
+        self._tracer = tracer
         self._max_body_bytes = max_body_bytes
 
     def routes(self) -> list[Route]:
@@ -90,7 +112,7 @@ class Rest:
                 Route(f"{prefix}/ready", self.model_ready),
                 Route(f"{prefix}/capabilities", self.capabilities),
                 *(
-                    Route(f"{prefix}/{verb}", self._generation(handle), methods=["POST"])
+                    Route(path := f"{prefix}/{verb}", self._generation(path, handle), methods=["POST"])
                     for verb, handle in (
                         ("infer", self.infer),
                         ("generate", self.generate),
@@ -174,8 +196,8 @@ class Rest:
         """The v1 protocol has no room for tensors of bytes."""
         raise InvalidRequest(f"the v1 protocol is not spoken here; use POST /v2/models/{self._model}/infer")
 
-    def _generation(self, handle: Handler) -> Generation:
-        return Generation(handle, self._refusal, self._model, self._journal, self._max_body_bytes)
+    def _generation(self, path: str, handle: Handler) -> Generation:
+        return Generation(path, handle, self._refusal, self._model, self._journal, self._tracer, self._max_body_bytes)
 
     def _refusal(self, problem: Problem) -> Response:
         if isinstance(problem, NotReady):

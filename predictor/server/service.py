@@ -8,16 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from predictor import clock
 from predictor.asgi.journal import Entry, Journal
+from predictor.asgi.tracing import Tracer
 from predictor.core.fingerprint import fingerprint
 from predictor.core.messages import Accepted
 from predictor.core.problems import Draining, EngineLost
 from predictor.core.request import Capabilities, ImageEncoding, resolve
 from predictor.core.tensors import Scalar, Tensor, answer_tensors
-from predictor.core.timeline import server_timing
+from predictor.core.timeline import phases, server_timing
 from predictor.server.coldstart import ColdStart
 from predictor.server.images import Packer
 from predictor.server.link import EngineLink, Pictures, Progress
+
+OF_REQUESTS = ("first_request", "first_image")  # marks that are no part of a start
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,16 @@ class Answer:
 class Service:
     """What every dialect calls."""
 
-    def __init__(self, link: EngineLink, coldstart: ColdStart, packer: Packer, journal: Journal) -> None:
+    def __init__(
+        self, link: EngineLink, coldstart: ColdStart, packer: Packer, journal: Journal, tracer: Tracer
+    ) -> None:
         self.draining = False
         self._link = link
         self._coldstart = coldstart
         self._packer = packer
         self._journal = journal
+        self._tracer = tracer
+        self._told = 0.0  # seconds since the first mark; the start up to here is in some trace
 
     @property
     def ready(self) -> bool:
@@ -84,6 +92,7 @@ class Service:
         capabilities, cold = self.capabilities(), self._link.cold
         request, encoding = resolve(fields, capabilities, secrets.randbelow(2**32))
         self._journal.resolved(entry, request)
+        self._tracer.describe(request)
         self._coldstart.once("first_request", since="engine_ready")
         tokens = Accepted("", 0, 0)
         async with aclosing(self._link.generate(request, progress=stream, previews=previews)) as updates:
@@ -103,7 +112,12 @@ class Service:
         timing, ended = update.timing, time.monotonic()
         entry.facts |= {"cold_start": cold, "gpu_seconds": round(timing.gpu, 4)}
         stages = [(stage, getattr(timing, stage)) for stage in ("queue", "encode", "denoise", "decode")]
-        stages += [("pack", ended - packing), ("total", ended - began)]
+        stages.append(("pack", ended - packing))
+        self._tracer.stages(stages)
+        self._tracer.tell({"faas.coldstart": cold, "sdzero.gpu_seconds": timing.gpu})
+        if cold:
+            self._tell_start()
+        stages.append(("total", ended - began))
         yield Answer(
             answer_tensors(
                 request,
@@ -121,6 +135,14 @@ class Service:
                 "server_timing": server_timing(stages + (self._coldstart.durations() if cold else [])),
             },
         )
+
+    def _tell_start(self) -> None:
+        """Put into the trace of this request what no trace has yet of the start that it came into."""
+        marks = self._coldstart.marks
+        # Its own waiting and its own pictures are in its trace already.
+        new = [p for p in phases(marks) if p.name not in OF_REQUESTS and p.start + p.seconds > self._told]
+        self._told = max((p.start + p.seconds for p in new), default=self._told)
+        self._tracer.cold_start(new, time.time() - (clock.now() - marks[0].at))
 
     async def pack_previews(self, progress: Progress) -> list[str]:
         """Base64 text of a PNG file per preview."""

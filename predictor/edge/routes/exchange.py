@@ -12,6 +12,7 @@ from starlette.types import Scope as AsgiScope
 
 from predictor.asgi.body import read_body, unless_hung_up
 from predictor.asgi.journal import Entry, Journal
+from predictor.asgi.tracing import Tracer
 from predictor.core.account import Caller, Scope
 from predictor.core.problems import Forbidden, InvalidField, InvalidRequest, Problem
 from predictor.edge.auth import Authenticator
@@ -64,7 +65,8 @@ class Exchanges:
 
     Args:
         reply: a problem in the dialect's shape.
-        forwarded_hops: proxies in front that add to `X-Forwarded-For`; the client is the one before them.
+        forwarded_hops: proxies in front that add to `X-Forwarded-For`; the client is the one before them. They may
+            say `X-Forwarded-Proto` as well.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Exchanges:
         *,
         authenticator: Authenticator,
         journal: Journal,
+        tracer: Tracer,
         ledger: Ledger,
         max_body_bytes: int,
         body_seconds: float,
@@ -84,6 +87,7 @@ class Exchanges:
         self._reply = reply
         self._authenticator = authenticator
         self._journal = journal
+        self._tracer = tracer
         self._ledger = ledger
         self._max_body_bytes = max_body_bytes
         self._body_seconds = body_seconds
@@ -94,16 +98,23 @@ class Exchanges:
         """A route for callers that have `scope`."""
 
         async def application(asgi: AsgiScope, receive: Receive, send: Send) -> None:
-            await self._answer(handle, scope, asgi, receive, send)
+            await self._answer(path, handle, scope, asgi, receive, send)
 
         return Route(path, _Application(application), methods=list(methods))
 
-    async def _answer(self, handle: Handler, scope: Scope, asgi: AsgiScope, receive: Receive, send: Send) -> None:
+    async def _answer(
+        self, path: str, handle: Handler, scope: Scope, asgi: AsgiScope, receive: Receive, send: Send
+    ) -> None:
         request = Request(asgi, receive)
+        if self._forwarded(request, "x-forwarded-proto") == "https":
+            asgi["scheme"] = "https"  # for links
         reply: Response | None = None
         caller: Caller | None = None
         try:
-            with self._journal.entry(request.state.id, self._dialect) as entry:
+            with (
+                self._journal.entry(request.state.id, self._dialect) as entry,
+                self._tracer.request(f"{request.method} {path}", request.headers, entry) as span,
+            ):
                 try:
                     caller = await self._authenticator(
                         request.headers.get("authorization"), request.headers.get("x-api-key"), self._address(request)
@@ -114,6 +125,7 @@ class Exchanges:
                     body = await self._body(request)
                     exchange = Exchange(request, caller, body, entry)
                     reply = await unless_hung_up(receive, handle(exchange))
+                    span.answered(reply.status_code)
                     await reply(asgi, receive, send)
                 except Problem as problem:
                     if caller is not None and request.method == "POST" and "job" not in entry.facts:
@@ -146,11 +158,12 @@ class Exchanges:
         )
 
     def _address(self, request: Request) -> str:
-        peer = request.client.host if request.client else "unknown"
-        hops = [hop.strip() for line in request.headers.getlist("x-forwarded-for") for hop in line.split(",")]
-        if not self._forwarded_hops or not hops:
-            return peer
-        return hops[-min(self._forwarded_hops, len(hops))]
+        return self._forwarded(request, "x-forwarded-for") or (request.client.host if request.client else "unknown")
+
+    def _forwarded(self, request: Request, name: str) -> str | None:
+        """What the outermost of our own proxies has written into the header; None if there is no such proxy."""
+        hops = [hop.strip() for line in request.headers.getlist(name) for hop in line.split(",")]
+        return hops[-min(self._forwarded_hops, len(hops))] if self._forwarded_hops and hops else None
 
 
 class _Application:

@@ -104,8 +104,8 @@ class OpenAI:
     ) -> AsyncGenerator[bytes, None]:
         request, shown = job.generation.request, 0
         try:
-            retries = will_retry(exchange.headers)
-            async with aclosing(self._generations.watch(job, ask, will_retry=retries)) as events:
+            # No SDK asks again for a stream that has begun.
+            async with aclosing(self._generations.watch(job, ask, will_retry=False)) as events:
                 async for event in events:
                     if event is None:
                         yield b": waiting\n\n"

@@ -166,8 +166,8 @@ class V2:
         self, exchange: Exchange, job: Job, ask: Ask, model: str, id: str, previews: bool
     ) -> AsyncGenerator[bytes, None]:
         try:
-            retries = will_retry(exchange.headers)
-            async with aclosing(self._generations.watch(job, ask, will_retry=retries)) as events:
+            # No SDK asks again for a stream that has begun.
+            async with aclosing(self._generations.watch(job, ask, will_retry=False)) as events:
                 async for event in events:
                     if event is None:
                         yield b": waiting\n\n"

@@ -55,7 +55,7 @@ def line(job: Job, prompt: str | None) -> Line:
         images=len(result.images),
         megapixel_steps=megapixel_steps(job.generation.request),
         gpu_seconds=result.gpu_seconds,
-        cold_starts=int(result.cold_start),
+        cold_starts=int(result.waited > 0),  # whoever only came into it has not caused it
     )
 
 
