@@ -13,7 +13,8 @@ output_compression    0 to 100. jpeg: its quality, 100 if absent, and 0 as 1 (li
                       png, webp: only 100, for nothing is lost in them
 background            auto, opaque; transparent is refused
 style                 vivid, which is OpenAI's default and changes nothing; natural is refused
-response_format       b64_json if absent (OpenAI's newer models know nothing else); url: a link that expires
+response_format       if absent url for a model that is called dall-e-…, as from OpenAI's own, else b64_json (the newer
+                      ones know nothing else). url: a link that expires
 stream                true: server-sent events; only b64_json
 partial_images        0 to 3 previews on the way; more than 0 only with stream
 moderation            auto, low
@@ -248,6 +249,8 @@ def _between(given: Mapping[str, Any], name: str, low: int, high: int) -> int | 
 
 def _identifier(given: Mapping[str, Any], name: str) -> str | None:
     value: str | None = _of_kind(given, name, str, "a text")
+    if value is not None and "\0" in value:
+        raise InvalidField.because(name, "got a NUL character", "text without it")  # PostgreSQL stores none
     if value is not None and len(value) > MAX_IDENTIFIER:
         raise InvalidField.because(name, f"got {len(value)} characters", f"at most {MAX_IDENTIFIER}")
     return value
@@ -312,7 +315,8 @@ def _encoding(given: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _response_format(given: Mapping[str, Any], stream: bool) -> Any:
-    wanted = _choice(given, "response_format", ("url", "b64_json")) or "b64_json"
+    old = str(given.get("model", "")).startswith("dall-e-") and not stream
+    wanted = _choice(given, "response_format", ("url", "b64_json")) or ("url" if old else "b64_json")
     if stream and wanted == "url":
         raise InvalidField.of("response_format", wanted, "b64_json with stream, whose events have no links")
     return wanted

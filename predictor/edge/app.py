@@ -234,8 +234,9 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
     async def forget() -> None:
         while settings.retention_days:
             with contextlib.suppress(Problem):
-                while await images.sweep(clock() - settings.retention_days * 86400, SWEPT):
-                    await asyncio.sleep(0)
+                swept = SWEPT
+                while swept == SWEPT:
+                    swept = await images.sweep(clock() - settings.retention_days * 86400, SWEPT)
             await asyncio.sleep(SWEEP)
 
     stack.push_async_callback(ledger.flush)
