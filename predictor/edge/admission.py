@@ -101,7 +101,7 @@ class Admissions:
     async def capabilities(self, patience: Patience = Patience()) -> Capabilities:  # noqa: B008
         """What the model can do."""
         now = self._clock()
-        deadline = patience.deadline or now + self._settings.timeout_seconds
+        deadline = patience.earliest or now + self._settings.timeout_seconds
         return await self._model.capabilities(deadline - now)
 
     async def admit(self, caller: Caller, ask: Ask) -> Job:
@@ -222,9 +222,9 @@ class Admissions:
         if self._watch.sleeps(now) and (last := await self._jobs.last_answer()) is not None:
             self._watch.seen_awake(last)
         eta = self._watch.eta(now, ahead + cost)
-        if patience.deadline is not None and now + eta > patience.deadline:
+        if patience.earliest is not None and now + eta > patience.earliest:
             raise TooSlow(
-                f"the images would be done in about {eta:.0f} s, and the client waits {patience.deadline - now:.0f} s; "
+                f"the images would be done in about {eta:.0f} s, and the client waits {patience.earliest - now:.0f} s; "
                 "give it more time, ask for a job (POST /v1/jobs), or send Prefer: respond-async",
                 retry_after=min(eta, LONGEST_RETRY),
             )

@@ -65,13 +65,15 @@ class Generations:
         raise_if_ended_badly(job)
         return job
 
-    async def watch(self, job: Job, ask: Ask, *, will_retry: bool) -> AsyncGenerator[Event | Job | None, None]:
+    async def watch(self, job: Job, ask: Ask) -> AsyncGenerator[Event | Job | None, None]:
         """What happens to the job until it has ended well; None about once a second.
+
+        Nobody asks again for a stream that has begun: who leaves it, cancels.
 
         Raises:
             Problem: it ended without pictures.
         """
-        with self.holding.held(job, will_retry=will_retry):
+        with self.holding.held(job, will_retry=False):
             async with aclosing(self.following.events(job)) as events:
                 async for event in events:
                     if isinstance(event, Job):

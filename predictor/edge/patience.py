@@ -1,8 +1,8 @@
 """How long a client is willing to wait, as its headers say.
 
 X-Request-Deadline         a moment, ISO 8601 with its offset, or seconds since the epoch
-x-stainless-read-timeout   seconds, which OpenAI's SDKs send with every request; a stream is not bound by it, because
-                           its heartbeats are read in time
+x-stainless-read-timeout   seconds after which OpenAI's SDKs hang up, to ask again or to give up; a stream is not bound
+                           by it, because its heartbeats are read in time
 Prefer: respond-async      answer 202 and the job at once (RFC 7240, section 4.1)
 Prefer: wait=N             the same after N seconds, unless the pictures are done by then (section 4.3)
 """
@@ -20,8 +20,14 @@ from predictor.core.problems import InvalidField
 class Patience(msgspec.Struct, frozen=True):
     """Until when the client waits for its pictures (None: as long as the edge does), and from when on a job will do."""
 
-    deadline: float | None = None  # seconds since the epoch
+    deadline: float | None = None  # seconds since the epoch; the work is worth nothing then
+    hangs_up: float | None = None  # likewise; but it may ask again for what goes on meanwhile
     job_after: float | None = None  # seconds; 0: at once; None: it wants its pictures, not a job
+
+    @property
+    def earliest(self) -> float | None:
+        """When it has gone, one way or the other."""
+        return min((moment for moment in (self.deadline, self.hangs_up) if moment is not None), default=None)
 
 
 def patience(headers: Mapping[str, str], now: float, *, stream: bool = False) -> Patience:
@@ -30,13 +36,13 @@ def patience(headers: Mapping[str, str], now: float, *, stream: bool = False) ->
     Raises:
         InvalidField: a header that cannot be read, or a deadline that has passed.
     """
-    deadlines = []
-    if given := headers.get("x-request-deadline"):
-        deadlines.append(_moment(given, now))
+    given = headers.get("x-request-deadline")
     seconds = _number(headers.get("x-stainless-read-timeout", ""))
-    if seconds is not None and seconds > 0 and not stream:
-        deadlines.append(now + seconds)
-    return Patience(min(deadlines, default=None), _job_after(headers.get("prefer", "")))
+    return Patience(
+        deadline=_moment(given, now) if given else None,
+        hangs_up=now + seconds if seconds and not stream else None,
+        job_after=_job_after(headers.get("prefer", "")),
+    )
 
 
 def is_retry(headers: Mapping[str, str]) -> bool:

@@ -121,7 +121,7 @@ def _requests(names: Sequence[str], c: Capabilities | None) -> dict[str, Schema]
         "moderation": one_of("auto", "low"),
         "user": identifier,
         "safety_identifier": identifier,
-        "response_format": one_of("url", "b64_json") | {"default": "b64_json"},
+        "response_format": one_of("url", "b64_json") | {"description": "b64_json; url for a model called dall-e-…"},
         "stream": FLAG | {"default": False, "description": "server-sent events, with b64_json"},
         "partial_images": {"type": "integer", "minimum": 0, "maximum": 3, "description": "previews of a stream"},
         "webhook_url": {"type": "string", "format": "uri", "pattern": "^https?://", "maxLength": 2048},

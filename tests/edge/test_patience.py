@@ -10,15 +10,15 @@ NOW = 1_800_000_000.0
     ("headers", "expected"),
     [
         ({}, Patience()),
-        ({"x-stainless-read-timeout": "600"}, Patience(deadline=NOW + 600)),
-        ({"x-stainless-read-timeout": "600.5"}, Patience(deadline=NOW + 600.5)),
+        ({"x-stainless-read-timeout": "600"}, Patience(hangs_up=NOW + 600)),
+        ({"x-stainless-read-timeout": "600.5"}, Patience(hangs_up=NOW + 600.5)),
         ({"x-stainless-read-timeout": "NOT_GIVEN"}, Patience()),
         ({"x-request-deadline": "1800000030"}, Patience(deadline=NOW + 30)),
         ({"x-request-deadline": "2027-01-15T08:00:30Z"}, Patience(deadline=NOW + 30)),
         ({"x-request-deadline": "2027-01-15T09:00:30+01:00"}, Patience(deadline=NOW + 30)),
         (
             {"x-request-deadline": "1800000030", "x-stainless-read-timeout": "20"},
-            Patience(deadline=NOW + 20),
+            Patience(deadline=NOW + 30, hangs_up=NOW + 20),
         ),
         ({"prefer": "respond-async"}, Patience(job_after=0.0)),
         ({"prefer": "wait=10"}, Patience(job_after=10.0)),
@@ -29,6 +29,12 @@ NOW = 1_800_000_000.0
 )
 def test_headers_say_how_long_a_client_waits(headers, expected):
     assert patience(headers, NOW) == expected
+
+
+def test_whichever_comes_first_counts_for_admission():
+    assert Patience().earliest is None
+    assert Patience(deadline=30.0).earliest == 30
+    assert Patience(deadline=30.0, hangs_up=20.0).earliest == 20
 
 
 def test_a_stream_is_not_bound_by_the_sdks_read_timeout():

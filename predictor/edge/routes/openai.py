@@ -105,7 +105,7 @@ class OpenAI:
         request, shown = job.generation.request, 0
         try:
             # No SDK asks again for a stream that has begun.
-            async with aclosing(self._generations.watch(job, ask, will_retry=False)) as events:
+            async with aclosing(self._generations.watch(job, ask)) as events:
                 async for event in events:
                     if event is None:
                         yield b": waiting\n\n"
