@@ -15,7 +15,7 @@ DEMO   := $(BIN)/sdzero demo --model $(MODEL) --threads 1
 # $(call task,what it does): prints it now, and the seconds it took when the recipe ends, however it ends.
 task = printf '\033[1m▸ %s\033[0m\n' '$(1)'; trap 's=$$?; printf "\033[1m▸ %s: %ss\033[0m\n" "$$([ $$s = 0 ] && echo done || echo failed)" "$$SECONDS"' EXIT
 
-.PHONY: help install parts demo serve test lint types imports unit format constraints clean
+.PHONY: help install parts demo serve test lint types imports unit chaos format constraints clean
 help: ## list the targets
 	grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
 
@@ -58,6 +58,10 @@ imports: install ## rooms do not import each other
 unit: install parts ## tests
 	$(call task,running the tests)
 	$(BIN)/python -m pytest
+
+chaos: install parts ## kill everything at random under load for five minutes, then check the books
+	$(call task,killing edges, predictor, engine, Redis, PostgreSQL and the store at random)
+	$(BIN)/python -m tests.edge.chaos --seconds 300 --seed 1
 
 format: install ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tests.edge.chaos.world import World
 
-GAP = 1.0, 5.0  # seconds between the beginnings of two faults
+GAP = 1.5, 6.0  # seconds between the beginnings of two faults
 AWAY = 0.3, 4.0  # seconds until a fault is mended
 LEASE = 33.0  # seconds: longer than an edge may be silent without being taken for dead
 
@@ -37,6 +37,7 @@ def faults_of(world: World, *, long: bool) -> list[Fault]:
         Fault("postgresql killed", "postgresql", world.postgresql.kill, world.postgresql.start),
         Fault("store killed", "store", world.store.kill, world.store.start),
         Fault("store restarted", "store", world.store.stop, world.store.start),
+        Fault("store frozen", "store", world.store.hang, world.store.wake),
     ]
     for letter, edge in zip("AB", world.edges, strict=True):
         found += [

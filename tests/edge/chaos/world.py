@@ -7,8 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -17,6 +15,7 @@ from predictor.settings import PREFIX
 from tests.edge.running import Edge
 from tests.parts.postgresql import PostgreSQL
 from tests.parts.redis_server import RedisServer
+from tests.parts.s3 import S3
 from tests.processes import free_port, wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -62,58 +61,17 @@ class Predictor:
                 os.kill(int(child), signal.SIGKILL)
 
 
-class Files:
-    """Images in a folder that the edges share, and that can be away like a volume that came off."""
-
-    def __init__(self, folder: Path) -> None:
-        self._here, self._away = folder / "images", folder / "images.away"
-        self._here.mkdir(parents=True)
-        self.environment: dict[str, str] = {}
-
-    def url(self, _: str) -> str:
-        """None: files are what an edge takes by itself."""
-        return ""
-
-    def kill(self) -> None:
-        """Take the folder away; a file stands in its place, so that nobody makes a new one."""
-        if not self._away.exists():
-            self._here.rename(self._away)
-            self._here.touch()
-
-    stop = kill
-
-    def start(self) -> None:
-        """Put it back, if it is away."""
-        if self._away.exists():
-            self._here.unlink()
-            self._away.rename(self._here)
-
-
 class World:
-    """PostgreSQL, Redis, a store (`s3` or `files`), one predictor and two edges, all running and ready.
+    """One predictor and two edges on PostgreSQL, Redis and an S3-compatible store; all are running and ready."""
 
-    Raises:
-        Missing: a part is not installed.
-    """
-
-    def __init__(self, folder: Path, store: str) -> None:
-        for name in ("postgresql", "redis", "s3"):
-            (folder / name).mkdir(parents=True)
-        self.postgresql = PostgreSQL(folder / "postgresql")
-        self.redis = RedisServer(folder / "redis")
-        if store == "s3":
-            from tests.parts.s3 import S3
-
-            self.store: S3 | Files = S3(folder / "s3")
-        else:
-            self.store = Files(folder / "data")
+    def __init__(self, folder: Path, postgresql: PostgreSQL, redis: RedisServer, store: S3) -> None:
+        self.postgresql, self.redis, self.store = postgresql, redis, store
         self.predictor = Predictor(folder)
         settings = {
             "model_name": MODEL,
             "database_url": self.postgresql.create(DATABASE),
             "redis_url": self.redis.url,
             "images_url": self.store.url("images"),
-            "data": folder / "data",
             "secret": SECRET,
             "webhook_networks": "any",
             "attempts": 100,  # edges and predictors die more often here than anywhere
@@ -146,14 +104,12 @@ class World:
         wait_until(self._all_ready, STARTING)
 
     def close(self) -> None:
-        """Kill everything."""
+        """Kill the predictor and the edges."""
         self._over.set()
         self._keeper.join()
         for program in self._programs():
             program.popen.kill()
             program.popen.wait()
-        for part in (self.postgresql, self.redis, self.store):
-            part.kill()
 
     def _programs(self) -> list[Predictor | Edge]:
         return [self.predictor, *self.edges]
@@ -171,13 +127,3 @@ class World:
                     time.sleep(PAUSE)
                     self.starts += 1
                     program.start(False) if isinstance(program, Edge) else program.start()
-
-
-@contextmanager
-def running(folder: Path, store: str) -> Iterator[World]:
-    """A world, killed afterwards."""
-    world = World(folder, store)
-    try:
-        yield world
-    finally:
-        world.close()

@@ -71,7 +71,7 @@ async def test_identical_requests_in_flight_share_one_generation_and_the_first_p
     other = await admitted(jobs, now=102.0, request={"seed": 8})
     assert second.generation.id == first.generation.id != other.generation.id
     assert (first.joined, second.joined) == (False, True)
-    ended = await run(jobs, cold_start=True)
+    ended = await run(jobs, cold_start=True, waited=3.0)
     assert {job.id for job in ended} == {first.id, second.id, other.id}
     shown = await jobs.job(second.id, "acme")
     assert (shown.state, shown.finished, shown.generation.state) == ("done", 110.0, "done")
@@ -85,6 +85,13 @@ async def test_identical_requests_in_flight_share_one_generation_and_the_first_p
     assert {line.outcome for line in lines.values()} == {"ok"}
     assert lines[second.id].prompt == "hashed"
     assert {row.url for row in await announced(jobs)} == {"https://a.example", "https://b.example"}
+
+
+async def test_a_cold_start_is_booked_to_whoever_caused_it_and_not_to_those_that_came_into_it(jobs):
+    for caused in (True, False):
+        await admitted(jobs)
+        await run(jobs, cold_start=True, waited=3.0 if caused else 0.0)
+    assert [line.cold_starts for line in await booked(jobs)] == [1, 0]
 
 
 async def test_what_has_ended_or_must_not_be_shared_is_not_joined(jobs):
