@@ -211,9 +211,7 @@ class Admissions:
             await self._quotas.refund(caller, cost)
         outcome = "hit" if cached else "joined" if admitted.job.joined else "miss"
         self._metrics.cache.labels(outcome).inc()
-        if ask.previews:
-            self._dispatcher.with_previews.add(admitted.job.generation.id)
-        self._dispatcher.nudge()
+        self._dispatcher.nudge(previews_of=admitted.job.generation.id if ask.previews else None)
         return admitted.job
 
     async def _charge(self, caller: Caller, cost: float, patience: Patience, now: float) -> None:

@@ -37,6 +37,7 @@ from predictor.edge.following import Following
 from predictor.edge.generation import Generations
 from predictor.edge.holding import Holding
 from predictor.edge.leaving import Leaving
+from predictor.edge.making import Maker
 from predictor.edge.metrics import Metrics
 from predictor.edge.model import Model, read_capabilities
 from predictor.edge.moderation import Moderation
@@ -170,9 +171,7 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
         settings.idle_seconds, settings.cold_start_seconds, [cold_start.seconds for cold_start in reversed(latest)]
     )
     moderation = Moderation.load(settings)
-    dispatcher = Dispatcher(
-        edge,
-        jobs=jobs,
+    maker = Maker(
         predictor=predictor,
         images=images,
         packer=packer,
@@ -184,9 +183,19 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
         cold_starts=cold_starts,
         metrics=metrics,
         tracer=tracer,
-        images_in_flight=settings.images_in_flight,
         attempts=settings.attempts,
         metadata=settings.image_metadata,
+        clock=clock,
+    )
+    dispatcher = Dispatcher(
+        edge,
+        jobs=jobs,
+        maker=maker,
+        bus=bus,
+        metrics=metrics,
+        tracer=tracer,
+        images_in_flight=settings.images_in_flight,
+        attempts=settings.attempts,
         clock=clock,
     )
     admissions = Admissions(

@@ -1,4 +1,4 @@
-"""Runs generations: claims them, has the predictor make their pictures, stores these, and ends the jobs.
+"""Runs generations: claims them, has their pictures made (`making.py`), and ends them with their jobs.
 
 A claim is a lease in the database. Whoever holds it renews it; when an edge dies its leases run out, and another edge
 (or the same one, started again) claims what it held. A generation ends by a compare-and-set on its claim, in the
@@ -15,35 +15,16 @@ import structlog
 
 from predictor.asgi.tracing import Tracer
 from predictor.core.account import megapixel_steps
-from predictor.core.infotext import infotext
-from predictor.core.jobs import Generation, Result, StoredImage
-from predictor.core.problems import (
-    DeadlineExceeded,
-    InternalError,
-    OutOfMemory,
-    Problem,
-    ProblemRecord,
-    QueueFull,
-    StoreUnavailable,
-)
-from predictor.core.request import PARAMETERS, ImageEncoding
+from predictor.core.jobs import Generation, Result
+from predictor.core.problems import InternalError, Problem, ProblemRecord, StoreUnavailable
 from predictor.edge.bus import Bus
+from predictor.edge.making import AGAIN, LONGEST, Maker
 from predictor.edge.metrics import Metrics
-from predictor.edge.model import Model
-from predictor.edge.moderation import Moderation
-from predictor.edge.pictures import Pictures as Packer
-from predictor.edge.predictor import Accepted, Pictures, Predictor, Progress, Waking
-from predictor.edge.stores.cache import ResultCache
-from predictor.edge.stores.cold_starts import ColdStarts
-from predictor.edge.stores.images import Images
 from predictor.edge.stores.jobs import Jobs
-from predictor.edge.wake import Watch
 
 LEASE = 30.0  # seconds after which an edge that says nothing counts as dead
 RENEWED = 2.0  # seconds between two renewals, at which an edge learns what was cancelled at another
 PAUSE = 1.0  # seconds between two looks into the database for what other edges left
-AGAIN = 0.5  # seconds before a busy predictor or a store that is away is tried again; doubles
-LONGEST = 8.0
 MOST = 64  # images of one request, at most (`EngineSettings.max_images`)
 log = structlog.get_logger("sdzero.edge")
 
@@ -63,45 +44,31 @@ class Dispatcher:
         edge: str,
         *,
         jobs: Jobs,
-        predictor: Predictor,
-        images: Images,
-        packer: Packer,
+        maker: Maker,
         bus: Bus,
-        cache: ResultCache,
-        model: Model,
-        moderation: Moderation,
-        watch: Watch,
-        cold_starts: ColdStarts,
         metrics: Metrics,
         tracer: Tracer,
         images_in_flight: int,
         attempts: int,
-        metadata: bool,
         clock: Callable[[], float],
     ) -> None:
         self.edge = edge
-        self.with_previews: set[str] = set()  # generations whose followers want to see them grow
         self._jobs = jobs
-        self._predictor = predictor
-        self._images = images
-        self._packer = packer
+        self._maker = maker
         self._bus = bus
-        self._cache = cache
-        self._moderation = moderation
-        self._watch = watch
-        self._cold_starts = cold_starts
         self._metrics = metrics
         self._tracer = tracer
-        self._model = model
         self._images_in_flight = images_in_flight
         self._attempts = attempts
-        self._metadata = metadata
         self._clock = clock
         self._running: dict[str, tuple[Generation, asyncio.Task[None]]] = {}
+        self._with_previews: set[str] = set()  # whose followers want to see them grow
         self._nudged = asyncio.Event()
 
-    def nudge(self) -> None:
-        """There is something new to claim, or to cancel."""
+    def nudge(self, *, previews_of: str | None = None) -> None:
+        """There is something new to claim; some generation's followers may want previews of it, if it runs here."""
+        if previews_of is not None:
+            self._with_previews.add(previews_of)
         self._nudged.set()
 
     async def run(self) -> None:
@@ -137,7 +104,7 @@ class Dispatcher:
 
     def _done(self, id: str, _: "asyncio.Task[None]") -> None:
         self._running.pop(id, None)
-        self.with_previews.discard(id)
+        self._with_previews.discard(id)
         self.nudge()
 
     async def _renew(self) -> None:
@@ -147,6 +114,7 @@ class Dispatcher:
                 now, held = self._clock(), set(self._running)
                 for id in held - await self._jobs.renew(self.edge, now + LEASE, held):
                     self.cancelled(id)
+                self._metrics.waiting_images.set((await self._jobs.waiting())[0])
                 for job in await self._jobs.abandoned(now):
                     if job.generation.state == "cancelled":
                         self.cancelled(job.generation.id)
@@ -166,7 +134,7 @@ class Dispatcher:
                 raise InternalError(f"the edge ended {self._attempts} times while it made these images")
             with self._tracer.span("generation", kept=generation.id) as span:
                 span.tell({"sdzero.generation": generation.id, "sdzero.attempt": generation.attempt})
-                result = await self._generate(generation)
+                result = await self._maker.make(generation, previews=generation.id in self._with_previews)
         except Problem as problem:
             await self._end(generation, "failed", problem=problem.record())
         except Exception:
@@ -199,125 +167,6 @@ class Dispatcher:
             log.warning("outcome of another edge stands", generation=generation.id, state=state)
         await self._bus.publish(generation.id, "ended", {"state": state})
         await self._bus.close(generation.id)
-
-    async def _generate(self, generation: Generation) -> Result:
-        """The pictures, made and stored; tried again while it is the service's to mend."""
-        pause, deaths = AGAIN, 0
-        made: tuple[Pictures, float] | None = None
-        while True:
-            try:
-                if made is None:
-                    with self._tracer.call(generation.request):
-                        made = await self._ask(generation)
-                with self._tracer.span("store"):
-                    return await self._store(generation, *made)
-            except (QueueFull, OutOfMemory, StoreUnavailable) as busy:
-                problem: Problem = busy
-            except Problem as lost:
-                deaths += 1
-                if not lost.retryable or deaths >= self._attempts:
-                    raise
-                problem = lost
-            if self._clock() + pause >= generation.deadline:
-                raise DeadlineExceeded(f"the images were not done in time; the last try ended with: {problem.message}")
-            log.warning("tried again", generation=generation.id, code=problem.code, pause=pause)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST)
-
-    async def _ask(self, generation: Generation) -> tuple[Pictures, float]:
-        """The predictor's answer, and how long it took to wake."""
-        left = generation.deadline - self._clock()
-        if left <= 0:
-            raise DeadlineExceeded("the time ran out before the images were begun")
-        began = self._clock()
-        waking = unseen = Waking("unreachable")
-        woken: float | None = None
-        answered = False
-        cold = self._watch.sleeps(began)
-        if cold:
-            self._metrics.wakes.inc()
-        self._watch.sent(began)
-        slept = self._watch.waking_since is not None  # whoever has woken it
-        taken: float | None = None
-
-        async def tell() -> None:
-            if self._watch.waking_since is not None:
-                now = self._clock()
-                seconds, eta = now - self._watch.waking_since, self._watch.waits_for_start(now)
-                data = {"phase": waking.phase, "seconds": seconds, "eta": eta}
-                await self._bus.publish(generation.id, "waking", data)
-
-        async def tell_how_it_wakes() -> None:
-            while True:
-                await tell()
-                await asyncio.sleep(1.0)
-
-        known = self._model.known
-        previews = generation.id in self.with_previews and known is not None and known.previews
-        telling = asyncio.create_task(tell_how_it_wakes())
-        try:
-            updates = self._predictor.generate(
-                generation.id,
-                generation.request,
-                seconds=left,
-                previews=previews,
-                parameters=tuple(PARAMETERS) if known is None else known.parameters,
-                trace=self._tracer.headers(),
-            )
-            async with contextlib.aclosing(updates):
-                async for update in updates:
-                    match update:
-                        case Waking():
-                            news, waking = update.phase != waking.phase, update
-                            if news:
-                                await tell()
-                        case Accepted():
-                            telling.cancel()
-                            answered, taken = True, self._clock()
-                            woken = self._watch.answered(taken)
-                            if woken is not None:
-                                self._metrics.cold_start_seconds.observe(woken)
-                        case Progress():
-                            data: dict[str, object] = {"step": update.step, "steps": update.steps}
-                            if update.previews:
-                                data["previews"] = update.previews
-                            await self._bus.publish(generation.id, "progress", data)
-                        case Pictures():
-                            if woken is not None:
-                                # Pictures are worth more than a note on how long they took.
-                                with contextlib.suppress(StoreUnavailable):
-                                    await self._cold_starts.add(began, woken, update.cold_phases)
-                            return update, woken or 0.0
-            raise InternalError("the predictor ended without pictures and without a problem")
-        finally:
-            telling.cancel()
-            if slept or waking is not unseen:
-                self._tracer.past("wake", began, taken or self._clock(), {"sdzero.phase": waking.phase})
-            self._watch.ended(self._clock(), answered=answered)
-
-    async def _store(self, generation: Generation, pictures: Pictures, waited: float) -> Result:
-        """Store first, acknowledge later: when the jobs end, their images are there."""
-        stored = []
-        for file, seed in zip(pictures.files, pictures.seeds, strict=True):
-            text = infotext(generation.request, seed, self._model.name, pictures.revision) if self._metadata else None
-            content = await self._packer.delivered(file, ImageEncoding(), text)
-            name = await self._images.keep(generation, content, "png", self._clock())
-            stored.append(StoredImage(name, seed, len(content)))
-            await self._cache.put_image(name, content)
-        cost = megapixel_steps(generation.request)
-        self._watch.spent(pictures.gpu_seconds, cost)
-        await self._model.saw(pictures.revision)
-        return Result(
-            images=tuple(stored),
-            revision=pictures.revision,
-            prompt_tokens=pictures.prompt_tokens,
-            negative_prompt_tokens=pictures.negative_prompt_tokens,
-            gpu_seconds=pictures.gpu_seconds,
-            timing=pictures.timing,
-            cold_start=pictures.cold_start or waited > 0,
-            waited=waited,
-            scores=await self._moderation.scores(pictures.files),
-        )
 
 
 @contextlib.contextmanager

@@ -50,7 +50,9 @@ class Metrics:
         self.predictor_requests = Gauge(
             "sdzero_edge_predictor_requests", "HTTP requests to the predictor since the start", registry=registry
         )
-        self.active_jobs = Gauge("sdzero_edge_waiting_images", "images that wait or are being made", registry=registry)
+        self.waiting_images = Gauge(
+            "sdzero_edge_waiting_images", "images that wait or are being made", registry=registry
+        )
         self.deliveries = Counter("sdzero_edge_webhooks", "webhook tries by outcome", ["outcome"], registry=registry)
         for dialect in DIALECTS:
             self.request_seconds.labels(dialect)

@@ -53,13 +53,14 @@ class Watch:
         self._busy += 1
 
     def answered(self, now: float) -> float | None:
-        """A request was accepted: it is awake. Returns the seconds of the cold start that this ends, if it ends one."""
+        """A request was accepted: it is awake. Returns the seconds since somebody woke it, to the first only."""
         began, self.waking_since = self.waking_since, None
         self._awake_until = max(self._awake_until, now + self._idle_seconds)
-        if began is None:
-            return None
-        self._cold_starts.append(now - began)
-        return now - began
+        return None if began is None else now - began
+
+    def started(self, seconds: float) -> None:
+        """A cold start took so long."""
+        self._cold_starts.append(seconds)
 
     def ended(self, now: float, *, answered: bool) -> None:
         """A request is over, with an answer of the predictor or without one."""

@@ -11,6 +11,8 @@ def test_it_sleeps_until_somebody_had_an_answer_and_again_when_nobody_came():
     watch.sent(0)
     assert not watch.sleeps(5)  # somebody is waking it already
     assert watch.answered(8) == 8
+    watch.started(8)
+    assert watch.cold_start == 8
     assert not watch.sleeps(100)  # at work, however long that takes
     watch.ended(100, answered=True)
     assert not watch.sleeps(159)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from typing import Literal
 
 import msgspec
+import structlog
 from sqlalchemy import and_, func, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
@@ -23,6 +24,7 @@ from predictor.edge.stores.schema import generations, jobs
 
 __all__ = ["Admission", "Admitted", "Jobs"]
 
+log = structlog.get_logger("sdzero.edge")
 RACES = 8  # how often another edge may be quicker with the same key before that is a bug
 
 
@@ -154,10 +156,15 @@ class Jobs:
         async with self._database.write() as connection:
             claimed: list[Generation] = []
             for row in (await connection.execute(oldest.with_for_update(skip_locked=True))).mappings():
-                images -= row["images"]
+                try:
+                    waiting = generation_of(row)
+                except msgspec.DecodeError:
+                    # It must not keep the others from their turn.
+                    log.exception("generation cannot be read", generation=row["id"])
+                    continue
+                images -= waiting.request.num_images
                 if images < 0:
                     break
-                waiting = generation_of(row)
                 attempt = waiting.attempt + 1
                 claimed.append(msgspec.structs.replace(waiting, state="running", attempt=attempt, started=now))
             if claimed:

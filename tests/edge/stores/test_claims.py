@@ -1,8 +1,10 @@
 """Who runs a generation, and who holds a job: leases, on SQLite and on PostgreSQL."""
 
 import pytest
+from sqlalchemy import update
 
 from predictor.core.problems import Cancelled
+from predictor.edge.stores.schema import generations
 from tests.edge.stores.given import a_result, admitted, booked, edges
 
 GONE = Cancelled("taken back").record()
@@ -154,3 +156,13 @@ async def test_the_queue_is_what_waits_and_what_runs(jobs):
     assert (await jobs.job(shared.id, None)).state == "failed"
     assert await jobs.waiting() == (3, pytest.approx(0.6))
     assert await jobs.last_answer() is None, "a problem says nothing of the predictor"
+
+
+async def test_a_generation_that_cannot_be_read_does_not_keep_others_from_their_turn(database, database_url):
+    async with edges(database_url) as (jobs,):
+        broken = await admitted(jobs, now=100.0)
+        async with database.write() as connection:
+            unreadable = update(generations).where(generations.c.id == broken.generation.id)
+            await connection.execute(unreadable.values(request='{"prompt": 7}'))
+        sound = await admitted(jobs, now=101.0)
+        assert [generation.id for generation in await jobs.claim("edge", 140.0, 10, 110.0)] == [sound.generation.id]
