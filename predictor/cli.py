@@ -101,6 +101,20 @@ def bench(argv: list[str]) -> int:
     return main(argv)
 
 
+def simulate(argv: list[str]) -> int:
+    """Replay a trace against a model of Knative's autoscaler, and price it."""
+    from predictor.lab.sim.cli import simulate as main
+
+    return main(argv)
+
+
+def plan(argv: list[str]) -> int:
+    """Search the autoscaler's settings for the cheapest that keep a promise."""
+    from predictor.lab.sim.cli import plan as main
+
+    return main(argv)
+
+
 def train_shapes(argv: list[str]) -> int:
     """Train the demo model from scratch on drawings made here."""
     from predictor.lab.shapes.train import main
@@ -126,6 +140,8 @@ COMMANDS: dict[str, Command] = {
     "inspect": inspect,
     "compare": compare,
     "bench": bench,
+    "simulate": simulate,
+    "plan": plan,
     "train-shapes": train_shapes,
     "check-shapes": check_shapes,
 }
