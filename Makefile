@@ -56,8 +56,13 @@ imports: install ## rooms do not import each other
 	$(BIN)/lint-imports
 
 unit: install parts ## tests
-	$(call task,running the tests)
-	$(BIN)/python -m pytest
+	$(call task,running the tests; those of the edge beside the others)
+	mkdir -p out
+	$(BIN)/python -m pytest -p no:cacheprovider tests/edge >out/edge-tests.log 2>&1 & edge=$$!
+	$(BIN)/python -m pytest --ignore tests/edge && others=0 || others=1
+	wait $$edge && failed=$$others || failed=1
+	cat out/edge-tests.log
+	exit $$failed
 
 chaos: install parts ## kill everything at random under load for five minutes, then check the books
 	$(call task,killing edges, predictor, engine, Redis, PostgreSQL and the store at random)

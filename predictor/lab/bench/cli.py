@@ -59,6 +59,16 @@ def _parser() -> argparse.ArgumentParser:
     snapshot.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the weights are drawn")
     snapshot.add_argument("--seed", type=int, default=0)
 
+    edge = commands.add_parser("edge", help="measure one edge process: start, memory, cache hits, refusals")
+    edge.set_defaults(run=_edge)
+    edge.add_argument("--model", type=Path, required=True, help="folder in diffusers format, for the one picture")
+    edge.add_argument("--name", required=True, help="of the result file, NAME.json")
+    edge.add_argument("--out", type=Path, default=Path("docs/measurements/edge"), help="folder of the result file")
+    edge.add_argument("--rounds", type=_whole, default=5, help="of each kind of request, in turn")
+    edge.add_argument("--seconds", type=_whole, default=3, help="of one round")
+    edge.add_argument("--connections", type=_whole, default=16, help="kept alive, each with one request at a time")
+    edge.add_argument("--commit", help="if git cannot tell on this machine")
+
     report = commands.add_parser("report", help="write benchmarks.md and plots from result files")
     report.set_defaults(run=_report)
     report.add_argument("measurements", type=Path)
@@ -110,6 +120,27 @@ def _snapshot(arguments: argparse.Namespace) -> int:
     deviations = write_snapshot(arguments.out, arguments.architecture, arguments.device, arguments.seed)
     shown = ", ".join(f"{name} {deviation:.2f}" for name, deviation in deviations.items())
     print(f"{arguments.architecture} written in {now() - begin:.1f} s; standard deviations: {shown}")
+    return 0
+
+
+def _edge(arguments: argparse.Namespace) -> int:
+    from predictor.lab.bench import edge, machine
+
+    commit = arguments.commit or machine.commit()
+    if commit is None or not (arguments.model / "model_index.json").is_file():
+        wrong = "--commit: missing; there is no git here to ask"
+        print(wrong if commit is None else f"--model: {arguments.model} holds no model_index.json", file=sys.stderr)
+        return 2
+    amount = {name: getattr(arguments, name) for name in ("rounds", "seconds", "connections")}
+    words = ["sdzero bench edge --model", arguments.model.resolve().name, "--name", arguments.name]
+    command = " ".join([*words, *(f"--{name} {value}" for name, value in amount.items())])
+    try:
+        measured = edge.measure(arguments.model, command=command, commit=commit, **amount)
+    except RuntimeError as error:
+        print(f"sdzero bench edge: {error}", file=sys.stderr)
+        return 1
+    edge.write(arguments.out / f"{arguments.name}.json", measured)
+    print(edge.table(measured))
     return 0
 
 
