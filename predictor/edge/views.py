@@ -8,6 +8,7 @@ from predictor import __version__
 from predictor.core.account import megapixel_steps
 from predictor.core.fingerprint import NUMERICS
 from predictor.core.jobs import Job
+from predictor.core.openai import timing
 from predictor.core.problems import ProblemRecord
 
 
@@ -74,6 +75,20 @@ def manifest(job: Job, model: str) -> dict[str, Any]:
         "images": [{"seed": image.seed, "bytes": image.bytes, "name": image.name} for image in result.images]
         if result
         else [],
+    }
+
+
+def answer_headers(job: Job, now: float) -> dict[str, str]:
+    """What the answer of a job that is done says beside its body, in every dialect."""
+    generation = job.generation
+    assert generation.result is not None
+    headers = {"x-sdzero-job": job.id, "ETag": f'"{generation.fingerprint}"'}
+    if job.cached:
+        return headers | {"x-cache": "hit", "Age": str(max(0, int(now - (generation.finished or now))))}
+    return headers | {
+        "x-cache": "joined" if job.joined else "miss",
+        "Server-Timing": timing(generation.result),
+        "x-sdzero-cold-start": str(generation.result.cold_start).lower(),
     }
 
 

@@ -253,6 +253,8 @@ def test_a_hit_wakes_nobody_and_is_the_same_to_the_byte(way, start_edge):
             assert 0 <= int(hit.headers["age"]) < 60
             flat = client.post(GENERATE, json=fields)
             assert (flat.status_code, flat.headers["x-cache"]) == (200, "hit")
+            assert flat.headers["etag"] == made.headers["etag"]
+            assert flat.headers["age"].isdecimal()
             assert base64.b64decode(flat.json()["image"][0]) == picture
             job = client.post(JOBS, json=SMALL | {"seed": 5})
             assert job.status_code in (200, 202), job.text

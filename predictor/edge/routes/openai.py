@@ -19,11 +19,12 @@ from predictor.core.jobs import Job
 from predictor.core.problems import InvalidField, NotFound, Problem
 from predictor.edge.admission import Ask
 from predictor.edge.following import progress
-from predictor.edge.generation import Generations, result_of
+from predictor.edge.generation import Generations
 from predictor.edge.patience import is_retry, patience, will_retry
 from predictor.edge.pictures import Pictures
 from predictor.edge.routes.exchange import Exchange, Exchanges
 from predictor.edge.routes.jobs import JobRoutes
+from predictor.edge.views import answer_headers
 
 
 class OpenAI:
@@ -75,7 +76,9 @@ class OpenAI:
         if job.state == "active":
             headers = {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": "respond-async"}
             return json_reply(await self._jobs.view(exchange, job), 202, headers)
-        return json_reply(await self._body(exchange, job, wanted), headers=self._headers(job))
+        return json_reply(
+            await self._body(exchange, job, wanted), headers=answer_headers(job, self._generations.clock())
+        )
 
     async def models(self, exchange: Exchange) -> Response:
         """The one model, by every name that it answers to."""
@@ -133,15 +136,3 @@ class OpenAI:
         except Problem as problem:
             exchange.entry.failed(problem)
             yield encoded("error", openai.error(problem)[1])
-
-    def _headers(self, job: Job) -> dict[str, str]:
-        result = result_of(job)
-        headers = {"x-sdzero-job": job.id, "ETag": f'"{job.generation.fingerprint}"'}
-        if job.cached:
-            age = max(0, int(self._generations.clock() - (job.generation.finished or 0)))
-            return headers | {"x-cache": "hit", "Age": str(age)}
-        return headers | {
-            "x-cache": "joined" if job.joined else "miss",
-            "Server-Timing": openai.timing(result),
-            "x-sdzero-cold-start": str(result.cold_start).lower(),
-        }

@@ -10,7 +10,6 @@ has two events more than the predictor's: `waking`, about once a second while a 
 import base64
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 import numpy as np
 from starlette.requests import Request
@@ -33,6 +32,7 @@ from predictor.edge.generation import Generations, result_of
 from predictor.edge.patience import is_retry, patience, will_retry
 from predictor.edge.pictures import Pictures
 from predictor.edge.routes.exchange import Exchange, Exchanges
+from predictor.edge.views import answer_headers
 
 
 class V2:
@@ -72,7 +72,7 @@ class V2:
         content, head = v2.encode_infer(
             model, wanted.id or exchange.entry.id, tensors, wanted.outputs, _parameters(job)
         )
-        headers = _headers(job)
+        headers = answer_headers(job, self._generations.clock())
         if head is None:
             return Response(content, media_type="application/json", headers=headers)
         headers["Inference-Header-Content-Length"] = str(head)
@@ -84,7 +84,7 @@ class V2:
         name, fields = v2.decode_generate(exchange.body)
         job = await self._job(exchange, fields)
         body = flat(model, name or exchange.entry.id, await self._tensors(job, DEFAULT_OUTPUTS), _parameters(job))
-        return json_reply(body, headers=_headers(job))
+        return json_reply(body, headers=answer_headers(job, self._generations.clock()))
 
     async def generate_stream(self, exchange: Exchange) -> Response:
         """The same as server-sent events; the body's `previews` (true or false) asks for a picture at each step."""
@@ -195,11 +195,3 @@ def _parameters(job: Job) -> dict[str, Scalar]:
         "gpu_seconds": 0.0 if job.cached else result.gpu_seconds,
         "server_timing": "" if job.cached else timing(result),
     }
-
-
-def _headers(job: Job) -> dict[str, str]:
-    headers: dict[str, Any] = {"x-cache": "hit" if job.cached else "miss", "x-sdzero-job": job.id}
-    if not job.cached:
-        headers["Server-Timing"] = timing(result_of(job))
-        headers["x-sdzero-cold-start"] = str(result_of(job).cold_start).lower()
-    return headers
