@@ -32,6 +32,8 @@ _CALLS: Mapping[str, Sequence[Any]] = {
     "StreamDestroy": (c_void_p,),
     "StreamSynchronize": (c_void_p,),
     "StreamWaitEvent": (c_void_p, c_void_p, c_uint),
+    "StreamIsCapturing": (c_void_p, _P(c_int)),
+    "StreamEndCapture": (c_void_p, _P(c_void_p)),
     "EventCreateWithFlags": (_P(c_void_p), c_uint),
     "EventDestroy": (c_void_p,),
     "EventRecord": (c_void_p, c_void_p),
@@ -99,6 +101,16 @@ class Cuda:
     def wait(self) -> None:
         """Wait for the calling thread's stream."""
         self.call("StreamSynchronize", self.stream)
+
+    def capturing(self) -> int:
+        """The calling thread's stream's cudaStreamCaptureStatus."""
+        status = c_int()
+        self.call("StreamIsCapturing", self.stream, ctypes.byref(status))
+        return status.value
+
+    def end_capture(self) -> None:
+        """Give up what the calling thread's stream has captured; it may be used again."""
+        self._calls["StreamEndCapture"](self.stream, ctypes.byref(c_void_p()))
 
     def free(self) -> int:
         """Bytes that the driver can still give."""

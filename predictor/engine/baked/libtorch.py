@@ -18,6 +18,7 @@ from predictor.engine.baked.manifest import ITEM_SIZES, Dtype
 from predictor.engine.baked.stderr import StderrTail
 
 DeviceName = Literal["cpu", "cuda"]
+Input = tuple[int, Dtype, Sequence[int]]  # address, dtype, shape
 RTLD_NOW = 2  # dlfcn.h
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
@@ -46,7 +47,10 @@ _PACKAGE_CALLS: Mapping[str, Sequence[Any]] = {
     "GetConstantName": (c_void_p, c_size_t, ctypes.POINTER(c_char_p)),
     "GetConstantOriginalFQN": (c_void_p, c_size_t, ctypes.POINTER(c_char_p)),
     "UpdateUserManagedConstantBufferPairs": (c_void_p, ctypes.POINTER(_Entry), c_size_t, c_bool, c_bool),
-    "Run": (c_void_p, ctypes.POINTER(c_void_p), c_size_t, ctypes.POINTER(c_void_p), c_size_t, c_void_p, c_void_p),
+    # Unlike Run it records no event for other threads to look at, which a graph could not hold.
+    "RunSingleThreaded": (
+        *(c_void_p, ctypes.POINTER(c_void_p), c_size_t, ctypes.POINTER(c_void_p), c_size_t, c_void_p, c_void_p),
+    ),
 }
 _TENSOR_CALLS: Mapping[str, Sequence[Any]] = {
     "create_tensor_from_blob": (
@@ -141,7 +145,7 @@ class Tensor:
 class Package:
     """One compiled program (AOTInductor's model container, with one model in it).
 
-    Calls of one package take turns; those of several may run at once, each in its own thread.
+    One thread calls a package; those of several may run at once.
 
     Raises:
         LibtorchError: the library cannot be loaded, or is not what `inputs` and `outputs` say.
@@ -191,7 +195,7 @@ class Package:
         given = list(inputs)
         results = (c_void_p * self._outputs)()
         handles = (c_void_p * len(given))(*given)
-        self._call("Run", self._container, handles, len(given), results, self._outputs, stream, None)
+        self._call("RunSingleThreaded", self._container, handles, len(given), results, self._outputs, stream, None)
         return [Tensor(self._torch, handle) for handle in results if handle is not None]
 
     def close(self) -> None:

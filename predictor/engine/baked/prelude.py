@@ -127,11 +127,15 @@ class Prelude:
         folder = ModelFolder.open(bundle.path / "model")
         geometry = geometry_of(bundle, folder)
 
+        cuda_graphs = self.settings.cuda_graphs and device.name == "cuda"
+
         def opened(recipe: Recipe) -> Program:
             package = Package(torch, bundle.path / recipe.library, *arity(recipe, geometry))
             program = Program(recipe, package, torch, device, geometry)
             package.use(constants(bundle, recipe, package, torch, weights.address))
             program.rehearse()
+            if recipe.kind == "step" and recipe.images == (1, 1) and cuda_graphs:
+                program.capture()
             self._mark(f"{recipe.kind}_warm", "files_checked")
             return program
 

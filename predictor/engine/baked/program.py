@@ -1,17 +1,19 @@
 """A package ready to be called: where its inputs are put together, and its rehearsal. Imports no numpy."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar, get_args
 
+from predictor.engine.baked.cuda import Cuda
 from predictor.engine.baked.device import Array, Device, Memory
-from predictor.engine.baked.libtorch import DeviceName, Libtorch, Package, Tensor
+from predictor.engine.baked.graph import Graph, capture
+from predictor.engine.baked.libtorch import DeviceName, Input, Libtorch, LibtorchError, Package, Tensor
 from predictor.engine.baked.manifest import ITEM_SIZES, Dtype, Kind
 from predictor.engine.baked.manifest import Package as Recipe
 
 SCALARS = 8  # of a row: six coefficients of its sampler, timestep, guidance scale
-Input = tuple[int, Dtype, Sequence[int]]  # address, dtype, shape
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,9 +65,12 @@ class Program:
     def __init__(self, recipe: Recipe, package: Package, torch: Libtorch, device: Device, geometry: Geometry) -> None:
         self.recipe, self.package, self.torch, self.device, self.geometry = recipe, package, torch, device, geometry
         self._staging: dict[str, Memory] = {}
+        self._graph: Graph | None = None
 
-    def run(self, *inputs: Input) -> list[Tensor]:
+    def run(self, *inputs: Input) -> "Sequence[Tensor | Memory]":
         """Outputs; on a GPU they are there when the calling thread's stream has come this far."""
+        if self._graph:
+            return self._graph.run(inputs)
         handles: list[int] = []
         try:
             for address, dtype, shape in inputs:
@@ -108,25 +113,41 @@ class Program:
 
     def rehearse(self) -> None:
         """Run on zeros, so that the first real call finds kernels loaded and memory allocated."""
+        blank = self.device.allocate(max(math.prod(shape) * ITEM_SIZES[dtype] for dtype, shape in self._least()))
+        self.device.clear(blank.address, blank.size)
+        self.run(*((blank.address, dtype, shape) for dtype, shape in self._least()))
+        self.device.wait()
+
+    def capture(self) -> None:
+        """From now on replay a graph instead; for a rehearsed step that takes one number of images and no other.
+
+        Raises:
+            LibtorchError: it cannot be done; says how to do without.
+        """
+        assert isinstance(self.device, Cuda)
+        size = self.geometry.latents_bytes((self.recipe.height, self.recipe.width)) * self.recipe.images[0]
+        try:
+            self._graph = capture(self.device, self.torch, self.package, [(0, *kind) for kind in self._least()], size)
+        except LibtorchError as error:
+            raise type(error)(f"CUDA graph of {self.recipe.name}: {error}; --cuda-graphs false does without") from error
+        self.device.wait()
+
+    def _least(self) -> list[tuple[Dtype, Sequence[int]]]:
+        """Dtype and shape of each input, for as few images as the package takes."""
         recipe, geometry = self.recipe, self.geometry
         images, evaluations = recipe.images[0], recipe.evaluations[0]
-        size = recipe.height, recipe.width
-        text = max(geometry.hidden_bytes, 8 * geometry.tokens)
-        blank = self.device.allocate(max(images * geometry.latents_bytes(size), evaluations * text))
-        self.device.clear(blank.address, blank.size)
-        at = blank.address
-        latents: Input = (at, "float32", (images, *geometry.latents_shape(size)))
+        latents: tuple[Dtype, Sequence[int]] = (
+            "float32",
+            (images, *geometry.latents_shape((recipe.height, recipe.width))),
+        )
         if recipe.kind == "text":
-            ids: Input = (at, "int64", (1, geometry.tokens))
-            self.run(*[ids] * geometry.encoders)
-        elif recipe.kind == "step":
-            index: Input = (at, "int64", (images,))
-            scalars: Input = (at, "float32", (images, SCALARS))
-            prompts = self.prompts(at, at, evaluations)
-            self.run(latents, latents, latents, scalars, *prompts, (at, "int64", (evaluations,)), index, index)
-        else:
-            self.run(latents)
-        self.device.wait()
+            return [("int64", (1, geometry.tokens))] * geometry.encoders
+        if recipe.kind == "step":
+            prompts = [(dtype, shape) for _, dtype, shape in self.prompts(0, 0, evaluations)]
+            index: tuple[Dtype, Sequence[int]] = ("int64", (images,))
+            scalars: tuple[Dtype, Sequence[int]] = ("float32", (images, SCALARS))
+            return [*[latents] * 3, scalars, *prompts, ("int64", (evaluations,)), index, index]
+        return [latents]
 
 
 class Programs:

@@ -12,8 +12,8 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 
 from predictor.engine.baked.device import Array, Device, Memory
-from predictor.engine.baked.libtorch import NoMemory
-from predictor.engine.baked.program import SCALARS, Geometry, Input, Program, Programs, Slice
+from predictor.engine.baked.libtorch import Input, NoMemory
+from predictor.engine.baked.program import SCALARS, Geometry, Program, Programs, Slice
 from predictor.engine.runtime import DeviceFull, Embedding, Floats, Pixels, State, StepRow, Tokens
 from predictor.engine.samplers import Column
 
