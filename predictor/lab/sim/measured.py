@@ -55,7 +55,7 @@ class Predictor:
     packers: int  # threads that do so
 
 
-# docs/measurements/h100-sd15.json, side lean: marks engine_ready of its four starts with a warm page cache; a first
+# docs/measurements/starts/h100-sd15-four-starts.json, side lean: marks engine_ready of its four starts with a warm page cache; a first
 # picture took no longer than a warm one. Their denoise / 50 is the step of one image (median); the median warm request,
 # 0.561 s, less 50 steps, decoding and packing (44 ms), leaves the overhead. Steps of 2 to 16 images and decoding at 16
 # (half precision): docs/measurements/starts/h100-variants.json and docs/cold-start.md. Page cache dropped, on an H200:
@@ -73,7 +73,7 @@ LEAN: Final = Predictor(
     packers=4,  # predictor/server/app.py, on four cores or more
 )
 
-# docs/measurements/h100-sd15.json, side plain: the port opens, and the first request loads the model. The median warm
+# docs/measurements/starts/h100-sd15-four-starts.json, side plain: the port opens, and the first request loads the model. The median warm
 # request of 50 steps, 2.77 s, is launched by the CPU: up to eight images cost as much a step as one. 16 take 105 ms
 # (eager modules on an H200). Nobody has measured its page cache dropped; the disk reads the same weights and
 # more libraries, so the lean engine's further seconds are its least.

@@ -94,7 +94,7 @@ def test_step_times_between_and_beyond_the_measured_sizes() -> None:
 
 
 def test_the_tables_give_back_what_was_measured() -> None:
-    """docs/measurements/h100-sd15.json: medians of a warm picture of 50 steps."""
+    """docs/measurements/starts/h100-sd15-four-starts.json: medians of a warm picture of 50 steps."""
     for predictor, seconds in ((LEAN, 0.561), (PLAIN, 2.77)):
         (device,) = drive(Engine(predictor), [(0.0, 1, 50)]).values()
         warm = device + predictor.request_overhead + predictor.packing
