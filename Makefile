@@ -15,7 +15,7 @@ DEMO   := $(BIN)/sdzero demo --model $(MODEL) --threads 1
 # $(call task,what it does): prints it now, and the seconds it took when the recipe ends, however it ends.
 task = printf '\033[1m▸ %s\033[0m\n' '$(1)'; trap 's=$$?; printf "\033[1m▸ %s: %ss\033[0m\n" "$$([ $$s = 0 ] && echo done || echo failed)" "$$SECONDS"' EXIT
 
-.PHONY: help install parts demo serve test lint types imports unit chaos format constraints clean
+.PHONY: help install parts demo serve test lint types imports unit chaos images e2e e2e-kind format constraints clean
 help: ## list the targets
 	grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
 
@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(call task,installing into $(VENV) what constraints.txt pins)
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[edge,server,engine,telemetry,lab,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[edge,server,engine,telemetry,watch,loadtest,lab,dev]'
 	touch $@
 
 install: $(VENV)/.installed ## install everything into .venv
@@ -68,13 +68,36 @@ chaos: install parts ## kill everything at random under load for five minutes, t
 	$(call task,killing edges, predictor, engine, Redis, PostgreSQL and the store at random)
 	$(BIN)/python -m tests.edge.chaos --seconds 300 --seed 1
 
+# Each target of the Dockerfile; `docs/images.md` tells of the arguments.
+BUILDER ?= docker
+BASE    ?= python:3.12-slim-bookworm
+PREFIX  ?= sdzero/
+TAG     ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' predictor/__init__.py)
+DEVICE  ?= cpu
+# $(call image,target,name:tag)
+image = $(BUILDER) $(if $(filter buildah,$(BUILDER)),bud --layers,build) --file Dockerfile --target $(1) --tag $(PREFIX)$(2) --build-arg BASE=$(BASE) --build-arg DEVICE=$(DEVICE) --build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) $(IMAGE_ARGS) .
+
+images: ## build the three images: BUILDER=docker|buildah BASE= PREFIX= TAG= DEVICE=cpu|cuda
+	$(call task,building images with $(BUILDER))
+	$(call image,edge,edge:$(TAG))
+	$(call image,predictor,predictor:$(TAG)-$(DEVICE))
+	$(call image,predictor-eager,predictor-eager:$(TAG)-$(DEVICE))
+
+e2e: install ## install the chart on the cluster of KUBECONFIG and prove the promises there (docs/e2e.md)
+	$(call task,proving an installation on a real cluster)
+	$(BIN)/python -m pytest -p no:cacheprovider tests/e2e
+
+e2e-kind: install ## the same on a kind cluster made for it; needs Docker and kind
+	$(call task,making a kind cluster and proving an installation on it)
+	tests/e2e/kind/run
+
 format: install ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 constraints: ## resolve the newest versions that fit, and pin them
 	$(call task,pinning every dependency for Python 3.11 to 3.13)
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml <(echo uv) --output-file constraints.txt --upgrade
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml <(printf '%s\n' uv cyclonedx-bom) --output-file constraints.txt --upgrade
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

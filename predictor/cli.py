@@ -30,14 +30,15 @@ def serve_predictor(argv: list[str]) -> int:
 
 def serve_edge(argv: list[str]) -> int:
     """Serve the APIs that people use, in front of a predictor that may sleep: keys, quotas, cache, jobs, web page."""
-    from predictor.edge.settings import EdgeSettings
+    from predictor.edge.settings import EdgeSettings, add_kserve_arguments, as_kserve_says
 
     parser = _parser("serve-edge", serve_edge)
     add_arguments(parser, EdgeSettings)
+    add_kserve_arguments(parser)
     given = vars(parser.parse_args(argv))
     try:
         refuse_unknown([EdgeSettings], os.environ)
-        settings = load(EdgeSettings, given, os.environ)
+        settings = load(EdgeSettings, as_kserve_says(given, os.environ), os.environ)
     except ValueError as error:
         parser.error(str(error))
     from predictor.edge.app import main
@@ -69,6 +70,13 @@ def demo(argv: list[str]) -> int:
 def timeline(argv: list[str]) -> int:
     """Show a running predictor's cold start as a bar chart, or as JSON."""
     from predictor.lab.waterfall import main
+
+    return main(argv)
+
+
+def watch(argv: list[str]) -> int:
+    """Follow the cold starts of an InferenceService live, through the Kubernetes API; wakes nothing."""
+    from predictor.cluster.cli import main
 
     return main(argv)
 
@@ -115,6 +123,13 @@ def plan(argv: list[str]) -> int:
     return main(argv)
 
 
+def loadtest(argv: list[str]) -> int:
+    """Measure a deployment: open loop, exact percentiles, cold starts in parts, and a report."""
+    from loadtest.cli import main
+
+    return main(argv)
+
+
 def train_shapes(argv: list[str]) -> int:
     """Train the demo model from scratch on drawings made here."""
     from predictor.lab.shapes.train import main
@@ -136,12 +151,14 @@ COMMANDS: dict[str, Command] = {
     "capabilities": capabilities,
     "demo": demo,
     "timeline": timeline,
+    "watch": watch,
     "bake": bake,
     "inspect": inspect,
     "compare": compare,
     "bench": bench,
     "simulate": simulate,
     "plan": plan,
+    "loadtest": loadtest,
     "train-shapes": train_shapes,
     "check-shapes": check_shapes,
 }

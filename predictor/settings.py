@@ -23,9 +23,12 @@ SERVICE_LINK = re.compile(r"SDZERO_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(
 SERVICE_URL = re.compile(r"SDZERO_(\w+_)?PORT=(tcp|udp|sctp)://.*")
 
 
-def doc(text: str, **bounds: Any) -> Meta:
-    """What a field is for, its unit and the reason for its default, with optional bounds (gt, ge, le, pattern, …)."""
-    return Meta(description=text, **bounds)
+def doc(text: str, *, secret: bool = False, **bounds: Any) -> Meta:
+    """What a field is for, its unit and the reason for its default, with optional bounds (gt, ge, le, pattern, …).
+
+    What came for a field that is secret, or may hold a password, is shown by no error.
+    """
+    return Meta(description=text, extra={"secret": secret}, **bounds)
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,7 +136,8 @@ def load(kind: type[Settings], given: Mapping[str, object], environ: Mapping[str
             try:
                 values[field.name] = msgspec.convert(text, field.type, strict=plain is str)
             except msgspec.ValidationError:
-                raise ValueError(f"{source}: got {text!r}; allowed: {_allowed(plain, meta)}") from None
+                got = f"{len(str(text))} characters" if meta.extra and meta.extra["secret"] else repr(text)
+                raise ValueError(f"{source}: got {got}; allowed: {_allowed(plain, meta)}") from None
         elif field.required:
             raise ValueError(f"{flag}: missing; give it, or set {variable}: {meta.description}")
     return kind(**values)

@@ -1,6 +1,7 @@
 """The real predictor, server and engine, with the demo model, as the processes that a pod runs."""
 
 import base64
+import contextlib
 import functools
 import io
 import os
@@ -130,9 +131,9 @@ def sdzero() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-@pytest.fixture(scope="session")
-def start_predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Predictor]]:
-    """Starts predictors, with further flags as keywords; ends them after the last test."""
+@contextlib.contextmanager
+def predictors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Predictor]]:
+    """Starts predictors, with further flags as keywords; ends them all."""
     started: list[Predictor] = []
 
     def begin(model: Path | None = MODEL, ready: bool = True, **flags: Any) -> Predictor:
@@ -157,6 +158,13 @@ def start_predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callab
         predictor.popen.wait()
 
 
+@pytest.fixture(scope="module")
+def start_predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Predictor]]:
+    """Starts predictors that live until the file's last test."""
+    with predictors(tmp_path_factory) as begin:
+        yield begin
+
+
 @pytest.fixture(scope="session")
 def demo_bundle(
     sdzero: Callable[..., subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory
@@ -169,11 +177,13 @@ def demo_bundle(
 
 
 @pytest.fixture(scope="session", params=["eager", "baked"])
-def predictor(request: pytest.FixtureRequest, start_predictor: Callable[..., Predictor]) -> Predictor:
+def predictor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Predictor]:
     """One predictor of each runtime for all tests; a test that hurts it leaves it ready."""
-    if request.param == "eager":
-        return start_predictor()
-    return start_predictor(model=None, bundle=request.getfixturevalue("demo_bundle"))
+    with predictors(tmp_path_factory) as begin:
+        if request.param == "eager":
+            yield begin()
+        else:
+            yield begin(model=None, bundle=request.getfixturevalue("demo_bundle"))
 
 
 @pytest.fixture(scope="session")
@@ -185,9 +195,9 @@ def capabilities_file(sdzero, demo_model, tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def start_edge(tmp_path_factory, capabilities_file) -> Iterator[Callable[..., Edge]]:
-    """Starts edges in front of a predictor's address, with further settings as keywords; ends them after the tests."""
+@contextlib.contextmanager
+def edges(tmp_path_factory, capabilities_file) -> Iterator[Callable[..., Edge]]:
+    """Starts edges in front of a predictor's address, with further settings as keywords; ends them all."""
     started: list[Edge] = []
 
     def begin(predictor_url: str, ready: bool = True, environment=None, **settings) -> Edge:
@@ -201,10 +211,18 @@ def start_edge(tmp_path_factory, capabilities_file) -> Iterator[Callable[..., Ed
         edge.kill()
 
 
+@pytest.fixture(scope="module")
+def start_edge(tmp_path_factory, capabilities_file) -> Iterator[Callable[..., Edge]]:
+    """Starts edges that live until the file's last test."""
+    with edges(tmp_path_factory, capabilities_file) as begin:
+        yield begin
+
+
 @pytest.fixture(scope="session")
-def edge(start_edge, start_predictor) -> Edge:
+def edge(tmp_path_factory, capabilities_file) -> Iterator[Edge]:
     """One edge in front of one real predictor, for all tests that hurt neither."""
-    return start_edge(start_predictor().url)
+    with predictors(tmp_path_factory) as predictor, edges(tmp_path_factory, capabilities_file) as begin:
+        yield begin(predictor().url)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,13 @@
 import argparse
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictor.settings import EngineSettings, ServerSettings, add_arguments, load, refuse_unknown
+from predictor.settings import EngineSettings, ServerSettings, add_arguments, doc, load, refuse_unknown
 
 KINDS = (EngineSettings, ServerSettings)
 MODEL = {"SDZERO_MODEL": "/models/shapes"}
@@ -131,6 +131,24 @@ def test_any_text_is_a_setting_within_bounds_or_refused(place: tuple[type[msgspe
         assert re.match(rf"--{name.replace('_', '-')}: got .*; allowed: ", refusal, re.DOTALL)
     else:
         assert msgspec.convert(msgspec.to_builtins(settings), kind) == settings
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings with secrets."""
+
+    password: Annotated[str, doc("opens it", secret=True, pattern=r"^[a-z]{8}\Z")] = ""
+    pin: Annotated[int, doc("opens it as well", secret=True, ge=0, le=9999)] = 0
+
+
+def test_a_secret_that_is_refused_is_not_shown() -> None:
+    for flags, environ in (({"password": "Hunter2"}, {}), ({}, {"SDZERO_PASSWORD": "Hunter2"})):
+        with pytest.raises(ValueError, match=r"PASSWORD|--password") as refused:
+            load(Kept, flags, environ)
+        assert str(refused.value).endswith(": got 7 characters; allowed: text that matches ^[a-z]{8}\\Z")
+        assert refused.value.__suppress_context__
+    with pytest.raises(ValueError, match=exactly("--pin: got 5 characters; allowed: whole numbers from 0 to 9999")):
+        load(Kept, {"pin": "12345"}, {})
+    assert load(Kept, {"password": "hunterxy"}, {}).password == "hunterxy"
 
 
 # --- unknown variables

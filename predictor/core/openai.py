@@ -33,7 +33,7 @@ Sources: openai/openai-openapi, `CreateImageRequest`, `ImagesResponse`, `ImageGe
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -91,9 +91,9 @@ _object = msgspec.json.Decoder(dict[str, Any])
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A decoded request: `fields` for `core.request.resolve`, and how its caller wants to be answered."""
+    """A decoded request, of which `fields` makes one that can be resolved, and how its caller wants to be answered."""
 
-    fields: dict[str, object]
+    given: dict[str, Any]  # by the client's names; null is absent
     response_format: Literal["url", "b64_json"] = "b64_json"
     stream: bool = False
     partial_images: int = 0
@@ -103,8 +103,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     webhook_url: str | None = None
 
 
-def decode(body: bytes, names: Sequence[str], capabilities: Capabilities, *, job: bool = False) -> Wanted:
-    """Read the body of an images request, or of a job's, for a model of these `names`, its own first.
+def decode(body: bytes, names: Sequence[str], *, job: bool = False) -> Wanted:
+    """Read the body of an images request, or of a job's, for a model of these `names`, whatever it can do.
 
     Raises:
         InvalidRequest: the bytes are no JSON object.
@@ -112,25 +112,17 @@ def decode(body: bytes, names: Sequence[str], capabilities: Capabilities, *, job
         NotFound: another model.
     """
     given: dict[str, Any] = parsed(_object, body)
-    known = _known(capabilities, job)
-    for name in given:
-        if name not in known:
-            close = difflib.get_close_matches(name[:64], known, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise InvalidField.because(name, f"no such field{hint}", ", ".join(known))
+    _refuse_others(given, (*PLAIN, *ALWAYS, *(OF_JOBS if job else OF_CONNECTIONS)))
     given = {name: value for name, value in given.items() if value is not None}
     _check_model(given, names)
     _choice(given, "background", ("auto", "opaque"), "auto or opaque; this model draws no transparency")
     _choice(given, "style", ("vivid",), "vivid, which changes nothing; describe another style in the prompt")
-    fields = {ours: given[name] for name, ours in PLAIN.items() if name in given}
-    if "scheduler" in given:
-        if "sampler" in given:
-            raise InvalidField.because("scheduler", "got sampler as well, its other name", "one of them")
-        _choice(given, "scheduler", capabilities.samplers)
+    if "scheduler" in given and "sampler" in given:
+        raise InvalidField.because("scheduler", "got sampler as well, its other name", "one of them")
     stream = _of_kind(given, "stream", bool, "true or false") or False
     identifiers = [_identifier(given, name) for name in ("safety_identifier", "user")]
     return Wanted(
-        fields=fields | _size(given, capabilities) | _steps(given, capabilities) | _encoding(given),
+        given=given,
         response_format=_response_format(given, stream),
         stream=stream,
         partial_images=_partial_images(given, stream),
@@ -139,6 +131,21 @@ def decode(body: bytes, names: Sequence[str], capabilities: Capabilities, *, job
         moderation=_choice(given, "moderation", ("auto", "low")) or "auto",
         webhook_url=_of_kind(given, "webhook_url", str, "an address"),
     )
+
+
+def fields(wanted: Wanted, capabilities: Capabilities) -> dict[str, object]:
+    """The request for `core.request.resolve`, of a model that can do so much.
+
+    Raises:
+        InvalidField: by the name that the client gave it.
+    """
+    given = wanted.given
+    taken = [name for name, ours in PLAIN.items() if ours in capabilities.parameters]
+    _refuse_others([name for name in given if name in PLAIN], taken)
+    if capabilities.samplers:
+        _choice(given, "scheduler", capabilities.samplers)
+    plain = {PLAIN[name]: value for name, value in given.items() if name in PLAIN}
+    return plain | _size(given, capabilities) | _steps(given, capabilities) | _encoding(given)
 
 
 def renamed(problem: InvalidField) -> InvalidField:
@@ -194,8 +201,7 @@ def error(problem: Problem) -> tuple[int, dict[str, Any]]:
         code = "model_not_found"
     if isinstance(problem, ModerationBlocked):
         kind = "image_generation_user_error"
-    if kind is None:
-        kind = "server_error" if problem.http >= 500 else "invalid_request_error"
+    kind = kind or ("server_error" if problem.http >= 500 else "invalid_request_error")
     return problem.http, {"error": {"message": problem.message, "type": kind, "param": problem.field, "code": code}}
 
 
@@ -215,9 +221,12 @@ def timing(result: Result) -> str:
     return server_timing([*stages, *result.timing.items()])
 
 
-def _known(capabilities: Capabilities, job: bool) -> tuple[str, ...]:
-    plain = (name for name, ours in PLAIN.items() if ours in capabilities.parameters)
-    return (*plain, *ALWAYS, *(OF_JOBS if job else OF_CONNECTIONS))
+def _refuse_others(given: Iterable[str], allowed: Sequence[str]) -> None:
+    for name in given:
+        if name not in allowed:
+            close = difflib.get_close_matches(name[:64], allowed, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise InvalidField.because(name, f"no such field{hint}", ", ".join(allowed))
 
 
 def _check_model(given: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -285,8 +294,7 @@ def _possible(height: int, width: int, capabilities: Capabilities) -> bool:
 
 
 def _steps(given: Mapping[str, Any], capabilities: Capabilities) -> dict[str, object]:
-    qualities = ("auto", "standard", "low", "medium", "high", "hd")
-    quality = _choice(given, "quality", qualities) or "auto"
+    quality = _choice(given, "quality", ("auto", "standard", "low", "medium", "high", "hd")) or "auto"
     if quality != "auto" and "num_inference_steps" in given:
         raise InvalidField.because(
             "quality", f"got {quality} and num_inference_steps, which contradict each other", "one of them"

@@ -50,6 +50,21 @@ PARAMETERS: dict[str, Parameter] = {
 }
 
 
+class FixedToken(msgspec.Struct, frozen=True):
+    """A text that is one token wherever it stands; found before words are, in the text as it came or `normalized`."""
+
+    content: str
+    normalized: bool
+
+
+class TokenRules(msgspec.Struct, frozen=True):
+    """How one CLIP tokenizer splits text: enough to count tokens (`core/clip_tokens.py`), not to tell their ids."""
+
+    limit: int  # tokens of one text that the model reads, without begin and end
+    merges: str | None  # a line "left right" each, those that go first at the top; None: as the tokenizer before has
+    added: tuple[FixedToken, ...]
+
+
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What one loaded model can do, as its engine found it: limits, defaults, and who it is."""
 
@@ -59,7 +74,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     dtype: str
     parameters: tuple[str, ...]  # names in PARAMETERS that this model takes
-    samplers: tuple[str, ...]
+    samplers: tuple[str, ...]  # empty: nobody has told
     default_sampler: str
     default_steps: int
     max_steps: int
@@ -75,6 +90,34 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     max_prompt_tokens: int | None  # None: the pipeline has its own rule
     previews: bool
     sizes: tuple[tuple[int, int], ...] = ()  # (height, width) that were compiled; empty: any within the bounds
+    tokenizers: tuple[TokenRules, ...] = ()  # in the engine's order; empty: only the engine can count
+
+
+# What some predictor or other could do: its settings' largest values, and the defaults that cost least. Whatever this
+# does not allow is refused before anybody has told what the model at hand allows.
+ANY_MODEL = Capabilities(
+    architecture="",
+    revision="",
+    runtime="",
+    device="",
+    dtype="",
+    parameters=tuple(PARAMETERS),
+    samplers=(),
+    default_sampler="",
+    default_steps=1,
+    max_steps=1000,
+    default_guidance_scale=1.0,
+    max_guidance_scale=50.0,
+    default_height=1,
+    default_width=1,
+    min_side=1,
+    max_pixels=2**26,
+    size_multiple=1,
+    max_images=64,
+    max_prompt_bytes=2**20,
+    max_prompt_tokens=None,
+    previews=True,
+)
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +181,7 @@ def resolve(
         guidance_scale=_guidance(given.get("guidance_scale", capabilities.default_guidance_scale), capabilities),
         height=_side("height", given.get("height", capabilities.default_height), capabilities),
         width=_side("width", given.get("width", capabilities.default_width), capabilities),
-        sampler=_one_of("sampler", given.get("sampler", capabilities.default_sampler), capabilities.samplers),
+        sampler=_sampler(given.get("sampler", capabilities.default_sampler), capabilities.samplers),
         num_images=_between("num_images", given.get("num_images", 1), 1, capabilities.max_images),
         truncate_prompt=given.get("truncate_prompt", False),
     )
@@ -149,6 +192,11 @@ def resolve(
     if request.height * request.width > capabilities.max_pixels:
         raise InvalidField.because("height and width", size, f"at most {capabilities.max_pixels} pixels in all")
     return request, _encoding(given)
+
+
+def too_many_tokens(name: str, used: int | str, limit: int) -> InvalidField:
+    """The problem of a prompt that is longer than the model reads, the same from whoever has counted."""
+    return InvalidField(f"{name}: got {used} tokens; allowed: at most {limit}, or set truncate_prompt", field=name)
 
 
 def _check_kind(name: str, value: object, capabilities: Capabilities) -> None:
@@ -197,6 +245,10 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise InvalidField.of(name, value, ", ".join(allowed))
     return value
+
+
+def _sampler(name: str, samplers: tuple[str, ...]) -> str:
+    return _one_of("sampler", name, samplers) if samplers else name
 
 
 def _encoding(fields: Mapping[str, Any]) -> ImageEncoding:

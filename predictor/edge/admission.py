@@ -5,7 +5,7 @@
                                    └─► in time? quota? may it wake? ─► admitted: joined, or claimed by a dispatcher
 
 Nothing here speaks with the predictor, with one exception: a deployment that was never told its model's capabilities
-asks for them with its first request.
+asks for them on behalf of its first request, if some model could do what that wants, and its caller may wake a GPU.
 """
 
 import hashlib
@@ -18,10 +18,11 @@ import msgspec
 
 from predictor.asgi.tracing import Tracer
 from predictor.core.account import Caller, megapixel_steps
+from predictor.core.clip_tokens import check_length
 from predictor.core.fingerprint import fingerprint
 from predictor.core.jobs import Generation, Job, JobKind, JobState, withheld
 from predictor.core.problems import NotFound, QuotaExceeded, TooSlow
-from predictor.core.request import Capabilities, resolve
+from predictor.core.request import ANY_MODEL, Capabilities, resolve
 from predictor.edge.dispatcher import LEASE, Dispatcher
 from predictor.edge.metrics import Metrics
 from predictor.edge.model import Model
@@ -36,12 +37,13 @@ from predictor.edge.stores.quotas import Quotas
 from predictor.edge.wake import Watch
 
 LONGEST_RETRY = 120.0  # seconds; OpenAI's SDKs give up on a longer Retry-After
+Fields = dict[str, object]  # as `core.request.resolve` takes them
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller wants, whatever the dialect."""
 
-    fields: dict[str, object]  # as `core.request.resolve` takes them
+    fields: Callable[[Capabilities], Fields]  # what they mean may depend on the model; raises InvalidField
     request_id: str
     patience: Patience = Patience()
     kind: JobKind = "sync"
@@ -52,10 +54,9 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     previews: bool = False
     low_moderation: bool = False
 
-    @property
-    def hash(self) -> str:
+    def hash(self, fields: Fields) -> str:
         """Of what was asked, before anything was drawn or filled in: equal for a request and its retry."""
-        canonical = msgspec.json.encode([self.kind, self.fields, self.webhook], order="deterministic")
+        canonical = msgspec.json.encode([self.kind, fields, self.webhook], order="deterministic")
         return hashlib.sha256(canonical).hexdigest()
 
 
@@ -98,23 +99,31 @@ class Admissions:
         """What the model can do, if anybody has told."""
         return self._model.known
 
-    async def capabilities(self, patience: Patience = Patience()) -> Capabilities:  # noqa: B008
-        """What the model can do."""
-        now = self._clock()
-        deadline = patience.earliest or now + self._settings.timeout_seconds
-        return await self._model.capabilities(deadline - now)
+    async def capabilities(self, caller: Caller) -> Capabilities:
+        """What the model can do.
+
+        Raises:
+            Problem: nobody has told, and the caller may not wake a GPU for that; or what came of it.
+        """
+        return self._model.known or await self._learned(caller, 0.0, Patience(), self._clock())
 
     async def admit(self, caller: Caller, ask: Ask) -> Job:
         """The job that answers `ask`: a new one, one that an earlier try has left, or one that has its result already.
 
         Raises:
-            Problem: why there is none; nothing was charged then, and nobody was woken.
+            Problem: why there is none; nothing was charged then, and nobody was woken but to tell of the model.
         """
         now = self._clock()
-        capabilities = await self.capabilities(ask.patience)
-        request, encoding = resolve(ask.fields, capabilities, secrets.randbelow(2**32))
+        if (capabilities := self._model.known) is None:
+            least, _ = resolve(ask.fields(ANY_MODEL), ANY_MODEL, 0)
+            self._moderation.prompt(caller, least, low=ask.low_moderation)
+            capabilities = await self._learned(caller, megapixel_steps(least), ask.patience, now)
+        fields = ask.fields(capabilities)
+        request, encoding = resolve(fields, capabilities, secrets.randbelow(2**32))
+        check_length(request, capabilities.tokenizers)
         verdict = self._moderation.prompt(caller, request, low=ask.low_moderation)
-        if ask.retry and ask.kind == "sync" and (left := await self._left_behind(caller, ask, now)):
+        body_hash = ask.hash(fields)
+        if ask.retry and ask.kind == "sync" and (left := await self._left_behind(caller, body_hash, now)):
             return left
         job = Job(
             id=f"job_{uuid.uuid4().hex}",
@@ -129,12 +138,12 @@ class Admissions:
                 request=request,
                 revision=capabilities.revision,
                 fingerprint=fingerprint(request, capabilities.revision),
-                cacheable="seed" in ask.fields,
+                cacheable="seed" in fields,
                 created=now,
                 deadline=now + self._settings.timeout_seconds,
             ),
             encoding=encoding,
-            body_hash=ask.hash,
+            body_hash=body_hash,
             idempotency_key=ask.idempotency_key,
             webhook=ask.webhook,
             end_user=ask.end_user,
@@ -143,7 +152,7 @@ class Admissions:
         cached = await self._cached(job)
         if cached and ask.kind == "sync" and ask.idempotency_key is None:
             return self._answered(job, cached, caller, now)
-        return await self._admitted(caller, job, cached, ask, now)
+        return await self._admitted(caller, job, cached, now, ask.patience, previews=ask.previews)
 
     def eta(self, job: Job) -> float:
         """Seconds until an active job is done, as far as this edge can tell."""
@@ -152,7 +161,7 @@ class Admissions:
     async def replay(self, caller: Caller, original: Job, request_id: str) -> Job:
         """A job that makes the pictures of `original` once more, past cache and joining."""
         now = self._clock()
-        capabilities = await self.capabilities()
+        capabilities = await self.capabilities(caller)
         if capabilities.revision != original.generation.revision:
             raise NotFound(f"revision: the job was made by {original.generation.revision}, which is not served now")
         generation = msgspec.structs.replace(
@@ -181,13 +190,32 @@ class Admissions:
             replay_of=original.id,
             verdict=original.verdict,
         )
-        return await self._admitted(caller, job, None, Ask(fields={}, request_id=request_id, kind="job"), now)
+        return await self._admitted(caller, job, None, now, Patience(), previews=False)
 
-    async def _admitted(self, caller: Caller, job: Job, cached: Generation | None, ask: Ask, now: float) -> Job:
+    async def _learned(self, caller: Caller, cost: float, patience: Patience, now: float) -> Capabilities:
+        """What the predictor says that the model can do, for a request of this cost at least; it may be woken."""
+        await self._charge(caller, cost, patience, now)
+        deadline = patience.earliest or now + self._settings.timeout_seconds
+        if self._watch.sleeps(now):
+            self._metrics.wakes.inc()
+        self._watch.sent(now)
+        answered = False
+        try:
+            capabilities = await self._model.capabilities(deadline - now)
+            answered = True
+            self._watch.told(self._clock())
+        finally:
+            self._watch.ended(self._clock(), answered=answered)
+            await self._quotas.refund(caller, cost)  # what it does cost is charged when that is known
+        return capabilities
+
+    async def _admitted(
+        self, caller: Caller, job: Job, cached: Generation | None, now: float, patience: Patience, *, previews: bool
+    ) -> Job:
         cost = 0.0
         if cached is None:
             cost = megapixel_steps(job.generation.request)
-            await self._charge(caller, cost, ask.patience, now)
+            await self._charge(caller, cost, patience, now)
             # Before anybody can see the generation, for then it may be claimed already.
             self._tracer.keep(job.generation.id)
         try:
@@ -211,11 +239,13 @@ class Admissions:
             await self._quotas.refund(caller, cost)
         outcome = "hit" if cached else "joined" if admitted.job.joined else "miss"
         self._metrics.cache.labels(outcome).inc()
-        self._dispatcher.nudge(previews_of=admitted.job.generation.id if ask.previews else None)
+        self._dispatcher.nudge(previews_of=admitted.job.generation.id if previews else None)
         return admitted.job
 
     async def _charge(self, caller: Caller, cost: float, patience: Patience, now: float) -> None:
         """What must hold before a GPU is asked for anything, the cheapest first."""
+        if self._watch.surely_sleeps(now):
+            await self._quotas.may_wake(caller)
         _, ahead = await self._jobs.waiting()
         if self._watch.sleeps(now) and (last := await self._jobs.last_answer()) is not None:
             self._watch.seen_awake(last)
@@ -235,15 +265,16 @@ class Admissions:
                 )
         await self._quotas.charge(caller, cost)
         if not ahead and self._watch.sleeps(now):
+            self._watch.seen_asleep(now)
             try:
                 await self._quotas.wake(caller)
             except BaseException:
                 await self._quotas.refund(caller, cost)
                 raise
 
-    async def _left_behind(self, caller: Caller, ask: Ask, now: float) -> Job | None:
+    async def _left_behind(self, caller: Caller, body_hash: str, now: float) -> Job | None:
         """The job of the same request whose connection was lost: the SDK asks again, and the GPU need not."""
-        job = await self._jobs.retried(caller.key_id, ask.hash, now - self._settings.timeout_seconds)
+        job = await self._jobs.retried(caller.key_id, body_hash, now - self._settings.timeout_seconds)
         if job is not None and job.state == "active":
             await self._jobs.hold(job.id, self._dispatcher.edge, now + LEASE)
         return job

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry, start_http_server
 from starlette.applications import Starlette
@@ -20,13 +21,14 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
+from uvicorn.loops.auto import auto_loop_factory
 
 from predictor.asgi import logs
 from predictor.asgi.access import Access
 from predictor.asgi.journal import Journal
 from predictor.asgi.replies import problem_reply
 from predictor.asgi.tracing import Tracer
-from predictor.core.problems import InvalidRequest, NotFound, Problem
+from predictor.core.problems import InvalidRequest, NotFound, Problem, StoreUnavailable
 from predictor.edge.admission import Admissions
 from predictor.edge.auth import Authenticator
 from predictor.edge.bus import Bus, MemoryBus
@@ -42,6 +44,7 @@ from predictor.edge.metrics import Metrics
 from predictor.edge.model import Model, read_capabilities
 from predictor.edge.moderation import Moderation
 from predictor.edge.pictures import Pictures
+from predictor.edge.pods import Pods
 from predictor.edge.predictor import Predictor
 from predictor.edge.routes import files, page
 from predictor.edge.routes.account import Account
@@ -67,53 +70,72 @@ from predictor.edge.views import announcement
 from predictor.edge.wake import REMEMBERED, Watch
 from predictor.edge.webhooks import Deliverer, Signer
 
+PATIENCE = 25.0  # seconds for a database at the start: nobody answers /healthz, and Kubernetes waits 30 by default
+PAUSE = 1.0  # seconds between two tries of it
 FLUSH = 0.5  # seconds between two writes of the ledger's notes
 SWEEP = 3600.0  # seconds between two looks for images whose time is over
 SWEPT = 1000  # images of one look
+log = structlog.get_logger("sdzero.edge")
 
 
 def main(settings: EdgeSettings) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code."""
     logs.configure(settings.log_level)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application(settings),
-            host="0.0.0.0",  # noqa: S104
-            port=settings.http_port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, int(settings.grace_seconds)),
-            timeout_keep_alive=65,
-            http=functools.partial(Connection, head_seconds=settings.body_seconds),
-            h11_max_incomplete_event_size=64 * 1024,
-            ws="none",
-            proxy_headers=False,  # which proxies are believed is told by --forwarded-hops alone
+    # Until it serves, either signal ends it here and now, also where it is a container's first process.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+            runner.run(_serve(settings))
+    except (Problem, ValueError, OSError) as error:
+        log.error("the edge has ended", said=f"{error}{f': {error.__cause__}' if error.__cause__ else ''}")
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    return 0
+
+
+async def _serve(settings: EdgeSettings) -> None:
+    async with application(settings) as app:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                host="0.0.0.0",  # noqa: S104
+                port=settings.http_port,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=max(1, int(settings.grace_seconds)),
+                timeout_keep_alive=65,
+                http=functools.partial(Connection, head_seconds=settings.body_seconds),
+                h11_max_incomplete_event_size=64 * 1024,
+                ws="none",
+                proxy_headers=False,  # which proxies are believed is told by --forwarded-hops alone
+            )
         )
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn has handlers of its own while it runs, and sends itself the signal again when all is tidied up.
-        signal.signal(number, lambda *_: None)
-    server.run()
-    return 0 if server.started else 1
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # uvicorn has handlers of its own while it runs, and sends itself the signal again when it has stopped.
+            signal.signal(number, lambda *_: None)
+        await server.serve()
 
 
-def application(settings: EdgeSettings) -> Starlette:
-    """The ASGI application; stores are opened, and migrated, when it starts."""
+@contextlib.asynccontextmanager
+async def application(settings: EdgeSettings) -> AsyncIterator[Starlette]:
+    """The ASGI application; its stores are open, and migrated, until the block ends.
 
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with contextlib.AsyncExitStack() as stack:
-            app.router.routes.extend(await _assembled(settings, stack, time.time))
-            yield
-
-    app = Starlette(
-        lifespan=lifespan,
-        middleware=[Middleware(Access, reply=reply_at), Middleware(Leaving, reply=reply_at)],
-        exception_handlers={Problem: _on_problem, HTTPException: _on_http_exception},
-    )
-    app.router.redirect_slashes = False  # a redirect would lead to whatever host the client has named
-    return app
+    Raises:
+        ValueError: a setting that says what cannot be.
+        OSError: a file or a port that cannot be had.
+        StoreUnavailable: the database does not answer, and has not for a while.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        app = Starlette(
+            routes=await _assembled(settings, stack, time.time),
+            middleware=[Middleware(Access, reply=reply_at), Middleware(Leaving, reply=reply_at)],
+            exception_handlers={Problem: _on_problem, HTTPException: _on_http_exception},
+        )
+        app.router.redirect_slashes = False  # a redirect would lead to whatever host the client has named
+        yield app
 
 
 async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, clock: Callable[[], float]) -> list[Any]:
@@ -130,13 +152,15 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
         server, thread = start_http_server(settings.metrics_port, registry=registry)
         stack.callback(lambda: (server.shutdown(), thread.join()))
 
-    database = await Database.open(address(settings.database_url, settings.data))
+    database = await _opened(address(settings.database_url, settings.data))
     stack.push_async_callback(database.close)
     jobs, ledger, keys = (
         Jobs(database, announcement),
         Ledger(database, secret, audit_prompts=settings.audit_prompts),
         Keys(database),
     )
+    if settings.first_key and (first := await keys.adopt(settings.first_key)):
+        log.info("first key", key=first.id)
     models, cold_starts, outbox = Models(database), ColdStarts(database), Outbox(database)
     images = Images.open(settings.images_url, data / "images", secret, settings.link_seconds, database)
     packer = Pictures(threads=min(4, os.cpu_count() or 1))
@@ -170,6 +194,7 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
     watch = Watch(
         settings.idle_seconds, settings.cold_start_seconds, [cold_start.seconds for cold_start in reversed(latest)]
     )
+    pods = Pods(settings.watch_pods, watch, clock)
     moderation = Moderation.load(settings)
     maker = Maker(
         predictor=predictor,
@@ -180,6 +205,7 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
         model=model,
         moderation=moderation,
         watch=watch,
+        pods=pods,
         cold_starts=cold_starts,
         metrics=metrics,
         tracer=tracer,
@@ -250,7 +276,7 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
 
     stack.push_async_callback(ledger.flush)
     deliverer = Deliverer(outbox, signer, edge, settings.webhook_networks, metrics)
-    for work in (dispatcher.run(), deliverer.run(), flush(), forget()):
+    for work in (pods.run(), dispatcher.run(), holding.run(), deliverer.run(), flush(), forget()):
         stack.push_async_callback(_stop, asyncio.create_task(work))
     stack.push_async_callback(holding.close)
 
@@ -271,6 +297,18 @@ async def _assembled(settings: EdgeSettings, stack: contextlib.AsyncExitStack, c
 def reply_at(problem: Problem, path: str) -> Response:
     """The problem in the shape of the dialect that `path` belongs to."""
     return problem_reply(problem) if path.startswith("/v2") else openai_reply(problem)
+
+
+async def _opened(url: str) -> Database:
+    """The database, as soon as it answers: nobody says which of the two Kubernetes starts first."""
+    given_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return await Database.open(url)
+        except StoreUnavailable:  # it has said why
+            if time.monotonic() >= given_up:
+                raise
+            await asyncio.sleep(PAUSE)
 
 
 def _secret(settings: EdgeSettings, data: Path) -> bytes:

@@ -77,7 +77,7 @@ class Dispatcher:
         try:
             while True:
                 self._nudged.clear()
-                with _not_for_long():
+                with not_for_long():
                     await self._claim()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._nudged.wait(), PAUSE)
@@ -110,7 +110,7 @@ class Dispatcher:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEWED)
-            with _not_for_long():
+            with not_for_long():
                 now, held = self._clock(), set(self._running)
                 for id in held - await self._jobs.renew(self.edge, now + LEASE, held):
                     self.cancelled(id)
@@ -170,7 +170,7 @@ class Dispatcher:
 
 
 @contextlib.contextmanager
-def _not_for_long() -> Iterator[None]:
+def not_for_long() -> Iterator[None]:
     """What is tried again in a moment may fail now: an edge that stopped claiming would look as alive as before."""
     try:
         yield

@@ -14,7 +14,7 @@ import structlog
 from predictor.core.jobs import Job
 from predictor.core.problems import Cancelled, Problem
 from predictor.edge.bus import Bus
-from predictor.edge.dispatcher import Dispatcher
+from predictor.edge.dispatcher import LEASE, RENEWED, Dispatcher, not_for_long
 from predictor.edge.stores.jobs import Jobs
 
 COMES_BACK = 12.0  # seconds; OpenAI's SDKs wait 8 at most before they ask again
@@ -23,7 +23,7 @@ log = structlog.get_logger("sdzero.edge")
 
 
 class Holding:
-    """One for each edge process."""
+    """One for each edge process; `run` says to the others that its connections are still there."""
 
     def __init__(self, jobs: Jobs, bus: Bus, dispatcher: Dispatcher, clock: Callable[[], float]) -> None:
         self._jobs = jobs
@@ -34,6 +34,18 @@ class Holding:
         self._leaving: set[asyncio.Task[None]] = set()
         self._alone = asyncio.Event()  # nobody holds anything
         self._alone.set()
+
+    async def run(self) -> None:
+        """Until cancelled: keep what is held from being abandoned, and nothing else."""
+        while True:
+            await asyncio.sleep(RENEWED)
+            with not_for_long():
+                await self.keep()
+
+    async def keep(self) -> None:
+        """Hold on to every job that has a connection here."""
+        if self._connections:
+            await self._jobs.keep(self._dispatcher.edge, self._clock() + LEASE, self._connections)
 
     @contextlib.contextmanager
     def held(self, job: Job, *, will_retry: bool) -> Iterator[None]:

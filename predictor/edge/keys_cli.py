@@ -39,7 +39,7 @@ class KeysSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Where the edge keeps its keys."""
 
     data: Annotated[str, doc("the edge's data folder, with its database")] = "data"
-    database_url: Annotated[str, doc("the edge's database, where it is not in its data folder")] = ""
+    database_url: Annotated[str, doc("the edge's database, where it is not in its data folder", secret=True)] = ""
 
 
 def main(argv: list[str]) -> int:

@@ -24,6 +24,7 @@ from predictor.edge.metrics import Metrics
 from predictor.edge.model import Model
 from predictor.edge.moderation import Moderation
 from predictor.edge.pictures import Pictures as Packer
+from predictor.edge.pods import Pods
 from predictor.edge.predictor import Accepted, Pictures, Predictor, Progress, Waking
 from predictor.edge.stores.cache import ResultCache
 from predictor.edge.stores.cold_starts import ColdStarts
@@ -56,6 +57,7 @@ class Maker:
         model: Model,
         moderation: Moderation,
         watch: Watch,
+        pods: Pods,
         cold_starts: ColdStarts,
         metrics: Metrics,
         tracer: Tracer,
@@ -71,6 +73,7 @@ class Maker:
         self._model = model
         self._moderation = moderation
         self._watch = watch
+        self._pods = pods
         self._cold_starts = cold_starts
         self._metrics = metrics
         self._tracer = tracer
@@ -116,7 +119,7 @@ class Maker:
             self._metrics.wakes.inc()
         self._watch.sent(began)
         known = self._model.known
-        start = _Start(generation.id, self._watch, self._bus, self._clock)
+        start = _Start(generation.id, self._watch, self._pods, self._bus, self._clock)
         telling = asyncio.create_task(start.keep_telling())
         accepted: float | None = None
         woken: float | None = None
@@ -144,7 +147,7 @@ class Maker:
                                 data["previews"] = update.previews
                             await self._bus.publish(generation.id, "progress", data)
                         case Pictures():
-                            return update, await self._learned(began, woken, update)
+                            return update, await self._learned(accepted, woken, update)
             raise InternalError("the predictor ended without pictures and without a problem")
         finally:
             telling.cancel()
@@ -152,16 +155,16 @@ class Maker:
                 self._tracer.past("wake", began, accepted or self._clock(), {"sdzero.phase": start.phase})
             self._watch.ended(self._clock(), answered=accepted is not None)
 
-    async def _learned(self, began: float, woken: float | None, pictures: Pictures) -> float:
+    async def _learned(self, accepted: float | None, woken: float | None, pictures: Pictures) -> float:
         """Seconds of the start that this request has caused, noted for estimates to come; 0 if it caused none."""
         # One that only looked asleep, because this edge has not seen it since it started, has not started for us.
-        if woken is None or not pictures.cold_start:
+        if accepted is None or woken is None or not pictures.cold_start:
             return 0.0
         self._watch.started(woken)
         self._metrics.cold_start_seconds.observe(woken)
         # Pictures are worth more than a note on how long they took.
         with contextlib.suppress(StoreUnavailable):
-            await self._cold_starts.add(began, woken, pictures.cold_phases)
+            await self._cold_starts.add(accepted - woken, woken, pictures.cold_phases)
         return woken
 
     async def _store(self, generation: Generation, pictures: Pictures, waited: float) -> Result:
@@ -191,11 +194,12 @@ class Maker:
 class _Start:
     """Tells a generation's followers how the predictor starts, if it has to."""
 
-    def __init__(self, generation: str, watch: Watch, bus: Bus, clock: Callable[[], float]) -> None:
+    def __init__(self, generation: str, watch: Watch, pods: Pods, bus: Bus, clock: Callable[[], float]) -> None:
         self.phase = "unreachable"  # nobody has answered yet
         self.seen = watch.waking_since is not None  # whoever has woken it
         self._generation = generation
         self._watch = watch
+        self._pods = pods
         self._bus = bus
         self._clock = clock
 
@@ -217,5 +221,6 @@ class _Start:
         if since is None:
             return
         now = self._clock()
-        data = {"phase": self.phase, "seconds": now - since, "eta": self._watch.waits_for_start(now)}
+        eta = self._watch.waits_for_start(now)
+        data = {**self._pods.report(self.phase), "seconds": now - since, "eta": eta}
         await self._bus.publish(self._generation, "waking", data)

@@ -45,7 +45,7 @@ class Model:
             self.known = await self._models.get(self.name)
 
     async def capabilities(self, seconds: float) -> Capabilities:
-        """The capabilities; wakes the predictor if nobody has told them, on behalf of the request that needs them.
+        """The capabilities; wakes the predictor if nobody has told them, so ask only for who may do that.
 
         Raises:
             DeadlineExceeded: not within `seconds`.

@@ -1,11 +1,15 @@
-"""Settings of the edge."""
+"""Settings of the edge, and how KServe spells some of them."""
 
+import argparse
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
 
 from predictor.core.account import Limits
-from predictor.settings import doc
+from predictor.settings import PREFIX, doc
+
+KEY = r"sk-sdz-[A-Za-z0-9_-]{43}"  # 256 bits, so that no salt and no slow hash are needed
 
 
 class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,16 +38,36 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         "data"
     )
     database_url: Annotated[
-        str, doc("postgresql://USER:PASSWORD@HOST/NAME; by default SQLite in the data folder, for one edge process")
+        str,
+        doc(
+            "postgresql://USER:PASSWORD@HOST/NAME; by default SQLite in the data folder, for one edge process",
+            secret=True,
+        ),
     ] = ""
     redis_url: Annotated[
-        str, doc("redis://HOST/0 for quotas, cached results and events that several edges share; by default in memory")
+        str,
+        doc(
+            "redis://HOST/0 for quotas, cached results and events that several edges share; by default in memory",
+            secret=True,
+        ),
     ] = ""
     images_url: Annotated[
         str, doc("s3://BUCKET/PREFIX, gs://… or az://…; credentials as that cloud's tools take them; by default files")
     ] = ""
     secret: Annotated[
-        str, doc("at least 32 characters that sign links and name images, the same for every edge; drawn by default")
+        str,
+        doc(
+            "at least 32 characters that sign links and name images, the same for every edge; drawn by default",
+            secret=True,
+        ),
+    ] = ""
+    first_key: Annotated[
+        str,
+        doc(
+            "API key with every scope, whose hash is stored at start unless it ever was: sk-sdz- and 43 characters",
+            secret=True,
+            pattern=rf"^({KEY})?\Z",
+        ),
     ] = ""
     auth: Annotated[
         Literal["keys", "none"], doc("API keys and tokens, or nobody is asked; none is for one's own machine")
@@ -70,6 +94,14 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     cold_start_seconds: Annotated[
         float, doc("first guess of a cold start, until this deployment's own are known", gt=0, le=3600)
     ] = 30.0
+    watch_pods: Annotated[
+        str,
+        doc(
+            "NAMESPACE/SERVICE, the predictor's Knative service: tells who waits what a start waits for, if this pod's "
+            "account may list and watch pods and events there; by default nothing is watched",
+            pattern=r"^([a-z0-9-]+/[a-z0-9.-]+)?\Z",
+        ),
+    ] = ""
     images_in_flight: Annotated[
         int, doc("images that the predictor is asked for at once; the rest wait here, in turn", ge=1, le=4096)
     ] = 32
@@ -132,3 +164,31 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def names(self) -> tuple[str, ...]:
         """Every name of the model, its own first."""
         return (self.model_name, *(name.strip() for name in self.model_aliases.split(",") if name.strip()))
+
+
+def add_kserve_arguments(parser: argparse.ArgumentParser) -> None:
+    """KServe's spellings, which it appends to the arguments of a transformer unless they are among them.
+
+    Which ones is told by `CustomTransformer.GetContainer` of KServe 0.20
+    (pkg/apis/serving/v1beta1/transformer_custom.go). There is no `--predictor_protocol` among them: KServe leaves it to
+    whoever writes the transformer, and this one always speaks v2. To a custom predictor it appends nothing.
+    """
+    for flag in ("--model_name", "--predictor_host", "--http_port"):
+        parser.add_argument(flag, dest=f"kserve_{flag[2:]}", help=argparse.SUPPRESS)
+    # The transformer's containerConcurrency, which Knative's proxy keeps; an edge is one process all the same.
+    parser.add_argument("--workers", type=int, help=argparse.SUPPRESS)
+
+
+def as_kserve_says(given: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, object]:
+    """The flags `given`, with KServe's for what neither a flag nor a variable says.
+
+    KServe does not know our spellings and appends its own beside them, so they count least.
+    """
+    host = given["kserve_predictor_host"]
+    said = {
+        "model_name": given["kserve_model_name"],
+        "predictor_url": None if host is None else f"http://{host}",
+        "http_port": given["kserve_http_port"],
+    }
+    unsaid = {name for name in said if given[name] is None and PREFIX + name.upper() not in environ}
+    return {**given, **{name: said[name] for name in unsaid}}

@@ -10,6 +10,7 @@ from predictor.core.fingerprint import NUMERICS
 from predictor.core.jobs import Job
 from predictor.core.openai import timing
 from predictor.core.problems import ProblemRecord
+from predictor.core.request import Capabilities
 
 
 def job_view(job: Job, model: str, *, links: list[str] | None = None, eta: float | None = None) -> dict[str, Any]:
@@ -90,6 +91,13 @@ def answer_headers(job: Job, now: float) -> dict[str, str]:
         "Server-Timing": timing(generation.result),
         "x-sdzero-cold-start": str(generation.result.cold_start).lower(),
     }
+
+
+def limits(capabilities: Capabilities) -> dict[str, Any]:
+    """What the model can do, without what is needed to count tokens: half a megabyte that is no caller's business."""
+    shown = msgspec.structs.asdict(capabilities)
+    del shown["tokenizers"]
+    return shown
 
 
 def announcement(job: Job) -> bytes:

@@ -1,8 +1,11 @@
 """What a loaded model can do, as the server and its clients are told."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from predictor.core.request import PARAMETERS, Capabilities
+import msgspec
+
+from predictor.core.request import PARAMETERS, Capabilities, TokenRules
 from predictor.engine.baked.manifest import Manifest
 from predictor.engine.folder import FolderError, ModelFolder
 from predictor.engine.samplers import SAMPLERS
@@ -27,7 +30,7 @@ def default_sampler(scheduler: dict[str, Any]) -> str:
 
 
 def of_folder(
-    folder: ModelFolder, settings: EngineSettings, tokenizer: Tokenizer, device: str, dtype: str
+    folder: ModelFolder, settings: EngineSettings, tokenizers: Sequence[Tokenizer], device: str, dtype: str
 ) -> Capabilities:
     """Of a UNet model that runs as it is; `max_pixels` is what the settings say, and a small device may allow fewer.
 
@@ -39,7 +42,7 @@ def of_folder(
     return _of_denoiser(
         folder,
         settings,
-        tokenizer,
+        tokenizers,
         revision=folder.revision(),
         runtime="eager",
         device=device,
@@ -51,13 +54,15 @@ def of_folder(
     )
 
 
-def of_bundle(manifest: Manifest, folder: ModelFolder, settings: EngineSettings, tokenizer: Tokenizer) -> Capabilities:
+def of_bundle(
+    manifest: Manifest, folder: ModelFolder, settings: EngineSettings, tokenizers: Sequence[Tokenizer]
+) -> Capabilities:
     """Of a bundle, whose model's configuration is in `folder`."""
     sizes = tuple({(recipe.height, recipe.width): None for recipe in manifest.packages if recipe.kind == "step"})
     return _of_denoiser(
         folder,
         settings,
-        tokenizer,
+        tokenizers,
         revision=manifest.revision,
         runtime="baked",
         device=manifest.machine.device,
@@ -98,7 +103,7 @@ def of_pipeline(
 def _of_denoiser(
     folder: ModelFolder,
     settings: EngineSettings,
-    tokenizer: Tokenizer,
+    tokenizers: Sequence[Tokenizer],
     *,
     revision: str,
     runtime: str,
@@ -127,11 +132,20 @@ def _of_denoiser(
         max_pixels=max_pixels,
         min_side=8 * scale,
         size_multiple=8 * max(1, scale // 8),
-        max_prompt_tokens=tokenizer.max_length - 2,
+        max_prompt_tokens=tokenizers[0].max_length - 2,
         previews=True,
         sizes=sizes,
+        tokenizers=_rules(tokenizers),
         **_bounds(settings),
     )
+
+
+def _rules(tokenizers: Sequence[Tokenizer]) -> tuple[TokenRules, ...]:
+    """How all of them split text, or nothing; SDXL's two have the same merges, of which one ConfigMap holds one set."""
+    rules = [tokenizer.rules for tokenizer in tokenizers if tokenizer.rules is not None]
+    if len(rules) < len(tokenizers) or len({one.merges for one in rules}) > 1:
+        return ()
+    return (*rules[:1], *(msgspec.structs.replace(one, merges=None) for one in rules[1:]))
 
 
 def _of_config(folder: ModelFolder, component: str, key: str) -> Any:

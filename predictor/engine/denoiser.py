@@ -12,6 +12,7 @@ import numpy as np
 
 from predictor.core.messages import Accepted, Ended, Finished, FromEngine, Generate, Progressed, Stepped, Timing
 from predictor.core.problems import DeadlineExceeded, InternalError, InvalidField, OutOfMemory, Problem
+from predictor.core.request import too_many_tokens
 from predictor.engine.noise import gaussian
 from predictor.engine.preview import Previewer
 from predictor.engine.runtime import DeviceFull, Embedding, Floats, Pixels, Runtime, State, StepRow, Tokens
@@ -141,9 +142,7 @@ class Denoiser:
         try:
             encoded = [tokenizer.encode(text, truncate=truncate) for tokenizer in self.tokenizers]
         except PromptTooLong as long:
-            raise InvalidField(
-                f"{name}: got {long.used} tokens; allowed: at most {long.limit}, or set truncate_prompt", field=name
-            ) from None
+            raise too_many_tokens(name, long.used, long.limit) from None
         used = encoded[0].used
         if self.zero_empty_prompt and not used:
             return None, 0

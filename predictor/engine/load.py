@@ -90,14 +90,14 @@ def foreseen(settings: EngineSettings) -> Capabilities:
         if reasons := contradictions(settings, bundle.manifest):
             raise BundleError(f"{settings.bundle}: {'; '.join(reasons)}")
         folder = ModelFolder.open(bundle.path / "model")
-        return of_bundle(bundle.manifest, folder, settings, _first_tokenizer(folder))
+        return of_bundle(bundle.manifest, folder, settings, _tokenizers(folder))
     folder = ModelFolder.open(Path(settings.model))
     cuda, half = _wanted(settings)
     for name in folder.models():
         folder.weights(name, half)  # a folder that cannot be loaded can do nothing
     device, dtype = "cuda" if cuda else "cpu", _dtype(half)
     if not not_steppable(folder):
-        return of_folder(folder, settings, _first_tokenizer(folder), device, dtype)
+        return of_folder(folder, settings, _tokenizers(folder), device, dtype)
     from predictor.engine.anypipe import accepts, native_side, opened, weightless
 
     pipe = opened(folder, **weightless(folder))
@@ -131,7 +131,7 @@ def _denoiser(
     encoders = [name for name in ("text_encoder", "text_encoder_2") if name in folder.components]
     paths = {name: folder.weights(name, half) for name in (*encoders, "unet", "vae")}
     reader = WeightReader([path for component in paths.values() for path in component])
-    tokenizers = [Tokenizer.load(folder.path / name.replace("text_encoder", "tokenizer")) for name in encoders]
+    tokenizers = _tokenizers(folder)
 
     import torch
 
@@ -172,7 +172,7 @@ def _denoiser(
         torch.cuda.synchronize()
     mark("weights_on_device", "modules_built", None)
 
-    found = of_folder(folder, settings, tokenizers[0], device.type, _dtype(half))
+    found = of_folder(folder, settings, tokenizers, device.type, _dtype(half))
     denoiser = Denoiser(
         runtime,
         tokenizers,
@@ -215,9 +215,9 @@ def _wanted(settings: EngineSettings) -> tuple[bool, bool]:
     return cuda, cuda if settings.dtype == "auto" else settings.dtype == "float16"
 
 
-def _first_tokenizer(folder: ModelFolder) -> Tokenizer:
-    name = "tokenizer" if "text_encoder" in folder.components else "tokenizer_2"
-    return Tokenizer.load(folder.path / name)
+def _tokenizers(folder: ModelFolder) -> list[Tokenizer]:
+    encoders = [name for name in ("text_encoder", "text_encoder_2") if name in folder.components]
+    return [Tokenizer.load(folder.path / name.replace("text_encoder", "tokenizer")) for name in encoders]
 
 
 def _dtype(half: bool) -> str:

@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 
+from predictor.core.request import FixedToken, TokenRules
 from predictor.engine.folder import FolderError, read_json
 
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -46,13 +47,14 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """One tokenizer folder of a model."""
+    """One tokenizer folder of a model; `rules` are for those who count without it, None where that cannot be done."""
 
     backend: Backend
     begin: int
     end: int
     padding: int
     max_length: int
+    rules: TokenRules | None
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
@@ -81,7 +83,8 @@ class Tokenizer:
         # Found in a prompt, these are tokens and not text: as in transformers.
         backend.add_tokens(added)
         backend.add_special_tokens(list(roles.values()))
-        return cls(backend, ids["bos_token"], ids["eos_token"], ids["pad_token"], length)
+        rules = _rules(length - 2, _merges(folder, whole), [*added, *roles.values()])
+        return cls(backend, ids["bos_token"], ids["eos_token"], ids["pad_token"], length, rules)
 
     def encode(self, text: str, truncate: bool = False) -> Encoded:
         """The text's tokens; raises PromptTooLong unless they fit or `truncate` allows to cut them."""
@@ -129,6 +132,24 @@ def _model(folder: Path, whole: dict[str, Any] | None, unknown: str) -> BPE:
         if not merges.is_file():
             raise FolderError(f"{merges}: No such file or directory") from None
         raise FolderError(f"{vocabulary}, {merges.name}: not a CLIP vocabulary: {error}") from None
+
+
+def _merges(folder: Path, whole: dict[str, Any] | None) -> str:
+    """The merges of a model that could be opened, a line each."""
+    if whole is not None:
+        return "\n".join(merge if isinstance(merge, str) else " ".join(merge) for merge in whole["model"]["merges"])
+    text = (folder / "merges.txt").read_text(encoding="utf-8")
+    return (text.partition("\n")[2] if text.startswith("#version") else text).rstrip("\n")
+
+
+def _rules(limit: int, merges: str, tokens: list[AddedToken]) -> TokenRules | None:
+    """None where a token depends on what stands around it, as no published model's does."""
+    if any(token.single_word or token.content != token.content.strip() for token in tokens):
+        return None
+    # Of those with one text the first counts.
+    first = {token.content: token for token in reversed(tokens)}
+    added = [FixedToken(content, token.normalized) for content, token in first.items()]
+    return TokenRules(limit, merges, tuple(added))
 
 
 def _added_tokens(folder: Path, config: dict[str, Any], whole: dict[str, Any] | None) -> list[AddedToken]:

@@ -20,7 +20,7 @@ from predictor.core.problems import (
     Problem,
     QuotaExceeded,
 )
-from predictor.core.request import resolve
+from predictor.core.request import ANY_MODEL, resolve
 
 NAMES = ("sd", "gpt-image-1")
 JSON = st.recursive(
@@ -31,18 +31,23 @@ FIELDS = (*openai.PLAIN, *openai.ALWAYS, *openai.OF_CONNECTIONS, *openai.OF_JOBS
 
 
 @pytest.fixture
-def decode(capabilities):
+def decode():
     def decode(job: bool = False, **given: object) -> openai.Wanted:
-        return openai.decode(json.dumps({"prompt": "a cat", **given}).encode(), NAMES, capabilities, job=job)
+        return openai.decode(json.dumps({"prompt": "a cat", **given}).encode(), NAMES, job=job)
 
     return decode
 
 
 @pytest.fixture
-def refused(decode):
+def fields(decode, capabilities):
+    return lambda of=capabilities, **given: openai.fields(decode(**given), of)
+
+
+@pytest.fixture
+def refused(decode, capabilities):
     def refused(job: bool = False, **given: object) -> tuple[str | None, str]:
         with pytest.raises(Problem) as caught:
-            decode(job, **given)
+            openai.fields(decode(job, **given), capabilities)
         return caught.value.field, caught.value.message
 
     return refused
@@ -89,7 +94,7 @@ def done(capabilities) -> Job:
 
 
 def test_only_the_prompt_is_needed(decode):
-    assert decode() == openai.Wanted(fields={"prompt": "a cat"})
+    assert decode() == openai.Wanted(given={"prompt": "a cat"})
 
 
 def test_null_means_absent(decode):
@@ -115,7 +120,7 @@ def test_every_field_arrives_under_our_name(decode, capabilities):
         background="opaque",
         style="vivid",
     )
-    request, encoding = resolve(wanted.fields, capabilities, 0)
+    request, encoding = resolve(openai.fields(wanted, capabilities), capabilities, 0)
     assert (request.width, request.height, request.num_images, request.steps) == (256, 128, 2, 9)
     assert (request.sampler, request.seed, request.negative_prompt) == ("euler", 7, "dogs")
     assert (encoding.format, encoding.quality) == ("jpeg", 40)
@@ -126,15 +131,15 @@ def test_every_field_arrives_under_our_name(decode, capabilities):
     ("quality", "steps"),
     [("auto", 20), ("standard", 20), ("medium", 20), ("low", 10), ("high", 40), ("hd", 40)],
 )
-def test_quality_is_a_number_of_steps(decode, capabilities, quality, steps):
-    assert resolve(decode(quality=quality).fields, capabilities, 0)[0].steps == steps
+def test_quality_is_a_number_of_steps(fields, capabilities, quality, steps):
+    assert resolve(fields(quality=quality), capabilities, 0)[0].steps == steps
 
 
-def test_low_quality_has_one_step_at_least_and_high_no_more_than_the_model(capabilities):
+def test_low_quality_has_one_step_at_least_and_high_no_more_than_the_model(fields, capabilities):
     few = msgspec.structs.replace(capabilities, default_steps=1, max_steps=1)
-    assert openai.decode(b'{"prompt":"a","quality":"low"}', NAMES, few).fields["steps"] == 1
+    assert fields(few, quality="low")["steps"] == 1
     with pytest.raises(InvalidField, match=r"^quality: got high, which is 2 steps of the 1 that this model may do"):
-        openai.decode(b'{"prompt":"a","quality":"high"}', NAMES, few)
+        fields(few, quality="high")
 
 
 @pytest.mark.parametrize(
@@ -147,11 +152,11 @@ def test_a_size_that_cannot_be_is_refused_never_clamped(refused, size):
     assert "multiples of 8 from 64, with at most 262144 pixels" in message
 
 
-def test_compiled_sizes_are_named_as_the_client_writes_them(capabilities):
+def test_compiled_sizes_are_named_as_the_client_writes_them(fields, capabilities):
     compiled = msgspec.structs.replace(capabilities, sizes=((128, 256),))
-    assert openai.decode(b'{"size":"256x128"}', NAMES, compiled).fields == {"height": 128, "width": 256}
+    assert fields(compiled, size="256x128") == {"prompt": "a cat", "height": 128, "width": 256}
     with pytest.raises(InvalidField, match=r"allowed: auto, 256x128$"):
-        openai.decode(b'{"size":"128x256"}', NAMES, compiled)
+        fields(compiled, size="128x256")
 
 
 @pytest.mark.parametrize(
@@ -196,10 +201,17 @@ def test_an_unknown_field_is_refused_with_the_one_that_was_meant(refused):
     assert "did you mean negative_prompt?" in message
 
 
-def test_a_field_that_the_model_does_not_take_is_unknown(capabilities):
+def test_a_field_that_the_model_does_not_take_is_unknown(fields, capabilities):
     plain = msgspec.structs.replace(capabilities, parameters=("prompt", "seed"))
-    with pytest.raises(InvalidField, match="negative_prompt: no such field"):
-        openai.decode(b'{"prompt":"a","negative_prompt":"b"}', NAMES, plain)
+    with pytest.raises(InvalidField, match=r"negative_prompt: no such field; allowed: prompt, seed$"):
+        fields(plain, negative_prompt="b")
+
+
+def test_what_no_model_can_do_is_refused_before_anybody_has_told_what_this_one_can(fields):
+    assert fields(ANY_MODEL, scheduler="own", quality="hd", size="24x40")["sampler"] == "own"
+    for asked in ({"size": "0x8"}, {"size": "9999x9999"}, {"quality": "best"}, {"output_format": "gif"}):
+        with pytest.raises(InvalidField, match=f"^{next(iter(asked))}: "):
+            fields(ANY_MODEL, **asked)
 
 
 def test_another_model_is_not_found(refused, decode):
@@ -213,10 +225,10 @@ def test_the_newer_identifier_goes_before_the_older(decode):
     assert decode(user="old", safety_identifier="").user == "old"
 
 
-def test_jpeg_has_openais_default_quality_and_libjpegs_least(decode):
-    assert decode(output_format="jpeg").fields["image_quality"] == 100
-    assert decode(output_format="jpeg", output_compression=0).fields["image_quality"] == 1
-    assert decode(output_format="webp", output_compression=100).fields["image_format"] == "webp"
+def test_jpeg_has_openais_default_quality_and_libjpegs_least(fields):
+    assert fields(output_format="jpeg")["image_quality"] == 100
+    assert fields(output_format="jpeg", output_compression=0)["image_quality"] == 1
+    assert fields(output_format="webp", output_compression=100)["image_format"] == "webp"
 
 
 def test_a_job_has_a_webhook_and_no_connection(decode, refused):
@@ -227,21 +239,21 @@ def test_a_job_has_a_webhook_and_no_connection(decode, refused):
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'"a"', b'{"prompt":"\\ud800"}', b'{"user":"\\udc00"}', b"\xff"])
-def test_bytes_that_are_no_object_are_refused(capabilities, body):
+def test_bytes_that_are_no_object_are_refused(body):
     with pytest.raises(InvalidRequest, match=r"^body: "):
-        openai.decode(body, NAMES, capabilities)
+        openai.decode(body, NAMES)
 
 
-def test_a_name_that_comes_twice_is_refused(capabilities):
+def test_a_name_that_comes_twice_is_refused():
     with pytest.raises(InvalidField, match="seed: got this name twice"):
-        openai.decode(b'{"prompt":"a","seed":1,"seed":2}', NAMES, capabilities)
+        openai.decode(b'{"prompt":"a","seed":1,"seed":2}', NAMES)
 
 
 @given(body=st.dictionaries(st.sampled_from(FIELDS) | st.text(), JSON, max_size=6), job=st.booleans())
 def test_whatever_comes_ends_in_a_request_or_in_a_problem_with_the_clients_name(capabilities, body, job):
     try:
-        wanted = openai.decode(json.dumps(body).encode(), NAMES, capabilities, job=job)
-        resolve(wanted.fields, capabilities, 0)
+        wanted = openai.decode(json.dumps(body).encode(), NAMES, job=job)
+        resolve(openai.fields(wanted, capabilities), capabilities, 0)
     except InvalidField as problem:
         told = openai.renamed(problem)
         assert told.field not in {*openai.THEIRS} - {*body}

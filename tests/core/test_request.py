@@ -9,7 +9,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from predictor.core.problems import InvalidField
-from predictor.core.request import MAX_SEED, PARAMETERS, Capabilities, GenerationRequest, ImageEncoding, resolve, single
+from predictor.core.request import (
+    ANY_MODEL,
+    MAX_SEED,
+    PARAMETERS,
+    Capabilities,
+    GenerationRequest,
+    ImageEncoding,
+    resolve,
+    single,
+)
+from predictor.settings import EngineSettings
 
 BELIEVABLE: dict[str, st.SearchStrategy[object]] = {
     "prompt": st.text(st.characters(exclude_categories=()), max_size=1200),
@@ -165,3 +175,22 @@ def test_one_number_has_one_spelling() -> None:
     assert single(7.300000190734863) == single(7.3) == 7.3
     assert single(1e300) == 1e300  # beyond FP32: for the limits to refuse
     assert math.isnan(single(math.nan))
+
+
+def test_any_model_is_as_large_as_a_predictor_can_be_set():
+    for name in ("max_steps", "max_images", "max_pixels", "max_prompt_bytes"):
+        most = getattr(ANY_MODEL, name)
+        assert getattr(msgspec.convert({"model": "m", name: most}, EngineSettings), name) == most
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({"model": "m", name: most + 1}, EngineSettings)
+
+
+@given(fields=st.fixed_dictionaries({}, optional=BELIEVABLE))
+def test_what_a_model_can_do_any_model_can_and_for_no_more(capabilities, fields):
+    try:
+        request, encoding = resolve({"prompt": "a"} | fields, capabilities, 5)
+    except InvalidField:
+        return
+    least, same = resolve({"prompt": "a"} | fields, ANY_MODEL, 5)
+    assert same == encoding
+    assert least.height * least.width * least.steps <= request.height * request.width * request.steps

@@ -76,3 +76,11 @@ def counted(port: int) -> Iterator[Counted]:
         yield way
     finally:
         way.close()
+
+
+@contextlib.contextmanager
+def nothing_passes(way: Counted) -> Iterator[None]:
+    """A time in which nobody may send the server anything, nor connect."""
+    before = way.traffic
+    yield
+    assert way.traffic == before

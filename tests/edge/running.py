@@ -1,8 +1,10 @@
 """A real edge process and its clients, as tests see them."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,3 +103,9 @@ class Edge:
             if line.startswith(f"{sample} "):
                 return float(line.rpartition(" ")[2])
         raise AssertionError(f"no sample {sample}")
+
+
+def rows(edge: Edge, statement: str) -> list[tuple[Any, ...]]:
+    """The rows of one statement in the edge's own database."""
+    with closing(sqlite3.connect(edge.folder / "data" / "sdzero.db")) as connection, connection:
+        return connection.execute(statement).fetchall()

@@ -18,9 +18,11 @@ from tests.processes import free_port
 
 SYNC, STREAMS, JOBS = 1000, 500, 500
 ALL = SYNC + STREAMS + JOBS
+PICTURES = 250  # of them all: one waits for its own generation, and seven join it
+PROBES = 30
+BEATS = 2  # further signs of life of each stream, while all wait
 AT_ONCE = 64  # that arrive together
 MOST_MEMORY = 400 * 2**20  # bytes
-LAG = 2.0  # seconds; a probe of Kubernetes waits one by default, and this machine may be busy
 OUTCOMES = ("done", "image_generation.completed")
 SMALL = {"prompt": "a red circle", "size": "64x64", "num_inference_steps": 2}
 
@@ -50,8 +52,8 @@ def cpu(pid):
 
 async def begun(edge, key, number):
     """The client of this number, with its request sent."""
-    shared = number % SYNC  # every other client joins the generation of one who waits for its own
-    body = SMALL | {"prompt": f"a red circle {shared}", "seed": shared}
+    picture = number % PICTURES
+    body = SMALL | {"prompt": f"a red circle {picture}", "seed": picture}
     if number < SYNC:
         return await client(edge.http_port, key, "POST", "/v1/images/generations", body)
     if number < SYNC + STREAMS:
@@ -91,17 +93,17 @@ async def test_two_thousand_clients_wait_for_one_start(many_files, start_edge, c
                 await asyncio.sleep(0.5)
         print(f"\n{ALL} came in {time.monotonic() - began:.1f} s, {cpu(pid) - spent:.1f} s of processor")
 
-        lags, began, spent = [], time.monotonic(), cpu(pid)
-        for _ in range(30):
-            lags.append(await lag(probe))
-            await asyncio.sleep(0.1)
+        began, spent = time.monotonic(), cpu(pid)
+        before = {one: one.beats for one in clients if one.streams}
+        lags = [await lag(probe) for _ in range(PROBES)]
+        async with asyncio.timeout(120):
+            while any(one.beats < beats + BEATS for one, beats in before.items()):  # noqa: ASYNC110  # of sockets
+                await asyncio.sleep(0.1)
         share = (cpu(pid) - spent) / (time.monotonic() - began)
-        held = memory(pid, "VmRSS")
-        print(f"waiting: {100 * share:.0f} % of a core, {held / 2**20:.0f} MiB")
+        print(f"waiting: {100 * share:.0f} % of a core, {memory(pid, 'VmRSS') / 2**20:.0f} MiB")
         print(f"lag: median {1000 * statistics.median(lags):.0f} ms, longest {1000 * max(lags):.0f} ms")
+        assert len(before) == STREAMS + JOBS, "every stream says that it lives, again and again"
         assert not any(task.done() for task in listening), "all wait"
-        assert all(one.beats for one in clients if one.streams), "streams say that they live"
-        assert statistics.median(lags) < LAG
 
         began, spent = time.monotonic(), cpu(pid)
         async with quick_predictor(port, revision_of(capabilities_file)) as asked:
@@ -110,7 +112,7 @@ async def test_two_thousand_clients_wait_for_one_start(many_files, start_edge, c
         print(f"all were answered in {time.monotonic() - began:.1f} s, {cpu(pid) - spent:.1f} s of processor")
 
     assert [one.ends for one in clients if len(one.ends) != 1 or one.ends[0] not in OUTCOMES] == []
-    assert (len(asked), set(asked.values())) == (SYNC, {1}), "each picture was made once"
+    assert (len(asked), set(asked.values())) == (PICTURES, {1}), "each picture was made once"
     print(f"most memory: {memory(pid, 'VmHWM') / 2**20:.0f} MiB")
     assert memory(pid, "VmHWM") < MOST_MEMORY
     assert '"bug"' not in edge.log

@@ -46,8 +46,7 @@ async def test_every_route_is_in_it_and_nothing_else(tmp_path):
     from predictor.edge.settings import EdgeSettings
 
     settings = EdgeSettings(predictor_url="http://127.0.0.1:9", data=str(tmp_path), metrics_port=0)
-    app = application(settings)
-    async with app.router.lifespan_context(app):
+    async with application(settings) as app:
         assert served_paths(app.routes) == documented_paths(as_sent(("sd",), None))
 
 
@@ -70,7 +69,7 @@ def test_fields_and_limits_are_those_of_the_code(capabilities):
         assert set(schemas[name]["properties"]) == known
         for field in known - {"prompt"}:
             # What the schema allows is what decoding allows: every field, as null.
-            openai.decode(msgspec.json.encode({"prompt": "x", field: None}), ("shapes",), capabilities, job=job)
+            openai.decode(msgspec.json.encode({"prompt": "x", field: None}), ("shapes",), job=job)
     fields = schemas["ImagesRequest"]["properties"]
     assert fields["model"]["enum"] == ["shapes", "gpt-image-1", None]
     assert fields["n"]["maximum"] == capabilities.max_images

@@ -48,6 +48,41 @@ def test_another_edge_has_seen_it_awake():
     assert watch.sleeps(160)
 
 
+def test_the_first_request_hears_of_a_start_that_a_question_has_caused():
+    watch = Watch(60, 30)
+    watch.sent(0)
+    watch.sent(2)  # two ask what the model can do
+    watch.told(20)
+    watch.ended(20, answered=True)
+    watch.told(20)
+    watch.ended(20, answered=True)
+    assert watch.eta(20, 0) == pytest.approx(SLACK)
+    watch.sent(21)
+    assert watch.answered(22) == 20
+    assert watch.answered(23) is None
+
+
+def test_a_start_of_which_nobody_heard_is_forgotten_with_the_next():
+    watch = Watch(60, 30)
+    watch.sent(0)
+    watch.told(20)
+    watch.ended(20, answered=True)
+    watch.sent(100)
+    assert watch.answered(105) == 5
+    assert watch.answered(106) is None
+
+
+def test_it_surely_sleeps_for_a_moment_after_the_database_has_said_so():
+    watch = Watch(60, 30)
+    assert not watch.surely_sleeps(10)
+    watch.seen_asleep(10)
+    assert watch.surely_sleeps(10)
+    assert watch.surely_sleeps(10.9)
+    assert not watch.surely_sleeps(11)
+    watch.sent(10.5)
+    assert not watch.surely_sleeps(10.6)
+
+
 def test_the_pace_is_the_median_of_what_was_measured():
     watch = Watch(60, 30)
     for gpu_seconds in (1, 2, 30):

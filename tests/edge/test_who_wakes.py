@@ -2,8 +2,7 @@
 
 import asyncio
 import base64
-import contextlib
-import sqlite3
+import json
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,42 +10,27 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from tests.edge.counting import counted
+from tests.edge.counting import counted, nothing_passes
+from tests.edge.dialects import (
+    ASKING,
+    FLAT,
+    GENERATE,
+    INFER,
+    JOBS,
+    OPENAI,
+    SMALL,
+    STREAM,
+    body,
+    problem,
+    refused,
+    tensors_of,
+)
+from tests.edge.running import rows
 from tests.processes import free_port, wait_until
 
 IDLE = 60.0  # seconds
-SMALL = {"prompt": "a red circle on a blue background", "size": "64x64", "num_inference_steps": 2}
-FLAT = {"prompt": "a green star", "height": 64, "width": 64, "steps": 2}  # of v2
-OPENAI, JOBS = "/v1/images/generations", "/v1/jobs"
-INFER, GENERATE, STREAM = (f"/v2/models/shapes/{name}" for name in ("infer", "generate", "generate_stream"))
-ASKING = (OPENAI, JOBS, INFER, GENERATE, STREAM)
 REQUESTS = "sdzero_edge_predictor_requests"
 PREDICTORS = "/v2/models/shapes/generate_stream"  # as the edge asks the predictor
-
-
-def tensors(**parameters):
-    prompt = {"name": "prompt", "shape": [1], "datatype": "BYTES", "data": ["a green star"]}
-    return {"inputs": [prompt], "parameters": {"height": 64, "width": 64, "steps": 2} | parameters}
-
-
-def body(path, **fields):
-    """A request that the path's dialect would take, with these fields as well."""
-    if path == INFER:
-        return tensors(**fields)
-    return (FLAT if path.startswith("/v2") else SMALL) | fields
-
-
-def problem(reply):
-    """Code and message, whatever the dialect."""
-    said = reply.json()
-    return (
-        (said["error"]["code"], said["error"]["message"])
-        if isinstance(said["error"], dict)
-        else (
-            said["code"],
-            said["error"],
-        )
-    )
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +65,6 @@ def watched(predictor, start_edge):
 def allowed(watched):
     """The key of somebody who may do everything there."""
     return watched[1].key("--name", "allowed")
-
-
-@contextlib.contextmanager
-def nothing_passes(way):
-    before = way.traffic
-    yield
-    assert way.traffic == before
 
 
 @pytest.mark.parametrize("path", ASKING)
@@ -126,20 +103,47 @@ def test_what_cannot_be_done_wakes_nobody(watched, allowed, path):
         assert client.post(path, json=SMALL, headers={"Content-Type": "text/html"}).status_code == 415
 
 
-@pytest.mark.xfail(strict=True, reason="the edge has no tokenizer, so the predictor is the first who can count tokens")
-def test_a_prompt_of_too_many_tokens_wakes_nobody(way, start_edge):
+@pytest.mark.parametrize("path", ASKING)
+def test_a_prompt_of_too_many_tokens_wakes_nobody_and_is_refused_in_the_predictors_words(
+    watched, allowed, predictor, path
+):
+    way, edge = watched
+    for name in ("prompt", "negative_prompt"):
+        for text in ("circle " * 76, "a" * 8192, "«é»" * 30):
+            fields = {"prompt": "a green star", name: text}
+            with edge.client(allowed) as client, nothing_passes(way):
+                reply = client.post(path, json=tensors_of(fields) if path == INFER else body(path, **fields))
+            code, message = problem(reply)
+            assert (reply.status_code, code) == (400, "invalid_field"), reply.text
+            itself = httpx.post(f"{predictor.model_url}/generate", json=FLAT | fields).json()
+            assert (itself["code"], itself["field"]) == ("invalid_field", name)
+            if "at least" not in message:
+                assert message == itself["error"]
+            else:
+                assert text == "a" * 8192
+                assert message.partition("; ")[2] == itself["error"].partition("; ")[2]
+
+
+def test_a_long_prompt_may_be_cut(way, start_edge):
     edge = start_edge(way.url)
-    with edge.client(edge.key("--name", "long")) as client, nothing_passes(way):
-        assert client.post(OPENAI, json=SMALL | {"prompt": "circle " * 200}).status_code == 400
+    with edge.client(edge.key("--name", "cut")) as client:
+        long = SMALL | {"prompt": "circle " * 200}
+        assert client.post(OPENAI, json=long | {"truncate_prompt": True}).status_code == 200
+        assert client.post(OPENAI, json=SMALL | {"prompt": "circle " * 75}).status_code == 200
 
 
-@pytest.mark.xfail(strict=True, reason="whoever may generate has an edge without capabilities ask the predictor first")
-@pytest.mark.parametrize("refused", [b"{", b'{"prompt": "x", "model": "another"}', b'{"prompt": 5}'])
-def test_what_cannot_be_done_wakes_nobody_before_capabilities_are_known(start_edge, refused):
-    with counted(free_port()) as way:
-        edge = start_edge(way.url, capabilities="", timeout_seconds=1)
-        with edge.client(edge.key("--name", "early")) as client, nothing_passes(way):
-            client.post(OPENAI, content=refused)
+def test_a_model_that_says_nothing_of_its_tokens_has_the_last_word(way, start_edge, capabilities_file, tmp_path):
+    older = json.loads(capabilities_file.read_text())
+    del older["tokenizers"]
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    edge = start_edge(way.url, capabilities=tmp_path / "older.json")
+    with edge.client(edge.key("--name", "older")) as client:
+        reply = client.post(OPENAI, json=SMALL | {"prompt": "circle " * 76})
+        assert problem(reply) == (
+            "invalid_field",
+            "prompt: got 76 tokens; allowed: at most 75, or set truncate_prompt",
+        )
+        assert way.asked(PREDICTORS) == 1
 
 
 def test_another_model_wakes_nobody(watched, allowed):
@@ -201,7 +205,7 @@ def test_a_spent_quota_wakes_nobody(way, start_edge):
                 refused(client.post(path, json=body(path)), "wake_refused")
     with edge.client(month) as client:
         assert client.post(OPENAI, json=SMALL).status_code == 200
-        execute(edge, "UPDATE ledger SET gpu_seconds = 2 WHERE gpu_seconds > 0")
+        rows(edge, "UPDATE ledger SET gpu_seconds = 2 WHERE gpu_seconds > 0")
         with nothing_passes(way):
             refused(client.post(OPENAI, json=SMALL), "quota_exceeded")
     with edge.client(jobs) as client:
@@ -210,18 +214,6 @@ def test_a_spent_quota_wakes_nobody(way, start_edge):
         with nothing_passes(way):
             refused(client.post(JOBS, json=SMALL), "quota_exceeded")
         client.delete(f"{JOBS}/{id}")
-
-
-def refused(reply, code):
-    assert (reply.status_code, problem(reply)[0]) == (429, code), reply.text
-    assert 1 <= int(reply.headers["retry-after"]) <= 120
-    assert reply.headers["x-should-retry"] == "true"
-
-
-def execute(edge, statement):
-    """The rows of one statement in the edge's own database."""
-    with contextlib.closing(sqlite3.connect(edge.folder / "data" / "sdzero.db")) as connection, connection:
-        return connection.execute(statement).fetchall()
 
 
 def test_who_cannot_wait_for_a_cold_start_is_told_how_long_it_takes_and_wakes_nobody(way, start_edge):
@@ -296,22 +288,6 @@ async def test_identical_requests_at_once_are_one_generation(way, start_edge, de
     assert abs(drawn - said).max() <= 2, "alone it is drawn as in company, but for rounding"
 
 
-def test_capabilities_are_learned_from_the_first_request_and_remembered(way, start_edge):
-    edge = start_edge(way.url, capabilities="")
-    with edge.client(edge.key("--name", "first")) as client:
-        with nothing_passes(way):
-            assert "x_capabilities" not in client.get("/v1/models/shapes").json()
-        assert client.post(OPENAI, json=SMALL).status_code == 200
-        assert (way.asked("/capabilities"), way.asked(PREDICTORS)) == (1, 1)
-        edge.kill()
-        edge.start()
-        with nothing_passes(way):
-            assert client.post(OPENAI, json=SMALL | {"num_inference_steps": 0}).status_code == 400
-            assert client.get("/v1/models/shapes").json()["x_capabilities"]["default_steps"] > 0
-        assert client.post(OPENAI, json=SMALL).status_code == 200
-        assert way.asked("/capabilities") == 1
-
-
 def test_how_long_a_start_takes_is_learned_from_starts_and_remembered(start_predictor, start_edge):
     port = free_port()
     edge = start_edge(f"http://127.0.0.1:{port}", cold_start_seconds=500, idle_seconds=0)
@@ -321,7 +297,7 @@ def test_how_long_a_start_takes_is_learned_from_starts_and_remembered(start_pred
         id = client.post(JOBS, json=SMALL).json()["id"]
         start_predictor(http_port=port)
         wait_until(lambda: client.get(f"{JOBS}/{id}").json()["state"] == "done", 60.0)
-        ((seconds,),) = execute(edge, "SELECT seconds FROM cold_starts")
+        ((seconds,),) = rows(edge, "SELECT seconds FROM cold_starts")
         assert 0 < seconds < 100
         assert client.post(OPENAI, json=SMALL, headers=hasty).status_code == 200
         edge.kill()

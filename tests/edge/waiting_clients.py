@@ -20,7 +20,7 @@ EVENT = re.compile(rb"event: (\S+)")
 ENDS = {"image_generation.completed", "done", "failed", "cancelled", "error"}
 
 
-@dataclass
+@dataclass(eq=False)
 class Client:
     """One connection: what it has got so far, until `over`."""
 

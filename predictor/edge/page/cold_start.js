@@ -2,11 +2,22 @@
 
 import { element, seconds } from "./dom.js";
 
-// What the edge itself sees; every other phase is one that the engine says it has finished.
-const STATES = ["unreachable", "starting"];
+// What the edge and the cluster see; every other phase is one that the engine says it has finished.
+const STATES = [
+  "unreachable", "waiting_for_capacity", "scheduling", "preparing", "initializing", "pulling_image", "starting",
+  "image_error", "container_error", "crashing",
+];
 
 const NAMES = {
   unreachable: "Waiting for a machine",
+  waiting_for_capacity: "Waiting for a free GPU",
+  scheduling: "Finding a machine",
+  preparing: "Setting up the pod",
+  initializing: "Fetching the model",
+  pulling_image: "Pulling the image",
+  image_error: "The image cannot be pulled",
+  container_error: "The container does not start",
+  crashing: "It crashes and is started again",
   starting: "Starting",
   interpreter: "Python",
   torch: "Libraries",

@@ -37,12 +37,19 @@ class RedisLink:
             url: `redis://USER:PASSWORD@HOST:PORT/DATABASE`, `rediss://…` with TLS, or `unix://PATH`.
 
         Raises:
-            ValueError: another kind of address.
+            ValueError: not such an address.
         """
         if not url.startswith(KINDS):
             raise ValueError(f"--redis-url: got another kind of address; allowed: one that begins with {KINDS}")
         self.url = url
-        self._redis = connected(url, CONNECTIONS, ANSWERING)
+        try:
+            self._redis = connected(url, CONNECTIONS, ANSWERING)
+        except ValueError:
+            # It would quote a password with a slash.
+            raise ValueError(
+                "--redis-url: cannot be read as an address; allowed: redis://USER:PASSWORD@HOST:PORT/DATABASE, with "
+                "%2F, %3F, %23 and %40 for the characters / ? # @ of a password"
+            ) from None
         self._paused_until = 0.0
 
     @asynccontextmanager

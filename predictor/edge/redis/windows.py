@@ -18,11 +18,15 @@ class RedisWindows:
         Raises:
             Away: Redis does not answer.
         """
-        moment = "" if now is None else str(round(now * 1e6))
-        arguments: list[int | str] = [cost, limit, seconds * 1_000_000, grain_of(seconds), moment]
-        async with self._link.asking() as redis:
-            wait = await redis.register_script(SPEND)([_name(key, seconds)], arguments)
-        return int(wait) / 1e6
+        return await self._asked("spend", key, cost, limit, seconds, now)
+
+    async def wait(self, key: str, cost: int, limit: int, seconds: int, now: float | None = None) -> float:
+        """As `Windows` says.
+
+        Raises:
+            Away: Redis does not answer.
+        """
+        return await self._asked("wait", key, cost, limit, seconds, now)
 
     async def give_back(self, key: str, cost: int, seconds: int) -> None:
         """As `Windows` says.
@@ -36,6 +40,13 @@ class RedisWindows:
     async def close(self) -> None:
         """Close the link."""
         await self._link.close()
+
+    async def _asked(self, verb: str, key: str, cost: int, limit: int, seconds: int, now: float | None) -> float:
+        moment = "" if now is None else str(round(now * 1e6))
+        arguments: list[int | str] = [cost, limit, seconds * 1_000_000, grain_of(seconds), moment, verb]
+        async with self._link.asking() as redis:
+            wait = await redis.register_script(SPEND)([_name(key, seconds)], arguments)
+        return int(wait) / 1e6
 
 
 def _name(key: str, seconds: int) -> str:
@@ -68,7 +79,7 @@ for _, entry in ipairs(grains) do
   spent = spent - entry[2]
   wait = entry[1] - now
 end
-if wait == 0 then
+if wait == 0 and ARGV[6] == 'spend' then
   redis.call('HINCRBY', KEYS[1], string.format('%.0f', math.floor(now / grain)), ARGV[1])
   redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil((window + grain) / 1000)))
 end

@@ -8,6 +8,7 @@ GET     /v1/jobs/ID/manifest     all that is needed to make its images again
 POST    /v1/jobs/ID/replay       makes them again, past the cache
 """
 
+import functools
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -58,10 +59,9 @@ class JobRoutes:
     async def create(self, exchange: Exchange) -> Response:
         """202 and the job; its pictures come later, or have been there before."""
         exchange.query()
-        capabilities = await self._generations.admissions.capabilities()
-        wanted = openai.decode(exchange.body, self._names, capabilities, job=True)
+        wanted = openai.decode(exchange.body, self._names, job=True)
         ask = Ask(
-            fields=wanted.fields,
+            fields=functools.partial(openai.fields, wanted),
             request_id=exchange.entry.id,
             patience=patience(exchange.headers, self._generations.clock(), stream=True),
             kind="job",

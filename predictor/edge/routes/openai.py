@@ -5,6 +5,7 @@ GET   /v1/models  /v1/models/NAME
 """
 
 import base64
+import functools
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -24,7 +25,7 @@ from predictor.edge.patience import is_retry, patience, will_retry
 from predictor.edge.pictures import Pictures
 from predictor.edge.routes.exchange import Exchange, Exchanges
 from predictor.edge.routes.jobs import JobRoutes
-from predictor.edge.views import answer_headers
+from predictor.edge.views import answer_headers, limits
 
 
 class OpenAI:
@@ -50,12 +51,12 @@ class OpenAI:
     async def generate(self, exchange: Exchange) -> Response:
         """The pictures; a job where the client prefers one; events where it streams."""
         exchange.query()
-        wanted = openai.decode(exchange.body, self._names, await self._generations.admissions.capabilities())
+        wanted = openai.decode(exchange.body, self._names)
         waits = patience(exchange.headers, self._generations.clock(), stream=wanted.stream)
         if wanted.stream and waits.job_after is not None:
             raise InvalidField.because("stream", "got true and a Prefer header", "one of them")
         ask = Ask(
-            fields=wanted.fields,
+            fields=functools.partial(openai.fields, wanted),
             request_id=exchange.entry.id,
             patience=waits,
             kind="sync" if waits.job_after is None else "job",
@@ -92,7 +93,7 @@ class OpenAI:
         if name not in self._names:
             raise NotFound(f"model: got {name[:80]!r}; allowed: {', '.join(self._names)}", field="model")
         known = self._generations.admissions.known
-        return json_reply(openai.model(name, self._created) | ({"x_capabilities": known} if known else {}))
+        return json_reply(openai.model(name, self._created) | ({"x_capabilities": limits(known)} if known else {}))
 
     async def _body(self, exchange: Exchange, job: Job, wanted: openai.Wanted) -> dict[str, Any]:
         if wanted.response_format == "url":

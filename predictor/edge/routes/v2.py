@@ -25,8 +25,9 @@ from predictor.core.jobs import Job
 from predictor.core.metadata import metadata
 from predictor.core.openai import timing
 from predictor.core.problems import Closed, InvalidField, NotFound, Problem
+from predictor.core.request import Capabilities
 from predictor.core.tensors import DEFAULT_OUTPUTS, Scalar, Tensor, answer_tensors, flat
-from predictor.edge.admission import Ask
+from predictor.edge.admission import Ask, Fields
 from predictor.edge.following import progress
 from predictor.edge.generation import Generations, result_of
 from predictor.edge.patience import is_retry, patience, will_retry
@@ -93,9 +94,6 @@ class V2:
         previews = fields.pop("previews", False)
         if not isinstance(previews, bool):
             raise InvalidField.of("previews", previews, "true or false")
-        capabilities = await self._generations.admissions.capabilities()
-        if previews and not capabilities.previews:
-            raise InvalidField.of("previews", previews, "false: this model shows none")
         ask = self._ask(exchange, fields, stream=True, previews=previews)
         job = await self._generations.begin(exchange.caller, ask, exchange.entry)
         return EventStream(self._events(exchange, job, ask, model, name or exchange.entry.id, previews))
@@ -111,7 +109,7 @@ class V2:
     async def model_metadata(self, exchange: Exchange) -> Response:
         """Every tensor with its limits and defaults."""
         model = self._model(exchange.request)
-        return json_reply(metadata(model, await self._generations.admissions.capabilities()))
+        return json_reply(metadata(model, await self._generations.admissions.capabilities(exchange.caller)))
 
     async def server_metadata(self, _: Request) -> Response:
         """Name, version and the protocol extensions that are spoken."""
@@ -129,13 +127,16 @@ class V2:
             raise NotFound(f"version: got {version[:80]!r}; allowed: none, the path is /v2/models/{given}")
         return given
 
-    def _ask(
-        self, exchange: Exchange, fields: dict[str, object], *, stream: bool = False, previews: bool = False
-    ) -> Ask:
+    def _ask(self, exchange: Exchange, fields: Fields, *, stream: bool = False, previews: bool = False) -> Ask:
+        def taken(capabilities: Capabilities) -> Fields:
+            if previews and not capabilities.previews:
+                raise InvalidField.of("previews", previews, "false: this model shows none")
+            return fields
+
         exchange.query()
         headers = exchange.headers
         return Ask(
-            fields=fields,
+            fields=taken,
             request_id=exchange.entry.id,
             patience=patience(headers, self._generations.clock(), stream=stream),
             retry=is_retry(headers),
@@ -143,7 +144,7 @@ class V2:
             previews=previews,
         )
 
-    async def _job(self, exchange: Exchange, fields: dict[str, object]) -> Job:
+    async def _job(self, exchange: Exchange, fields: Fields) -> Job:
         ask = self._ask(exchange, fields)
         job = await self._generations.begin(exchange.caller, ask, exchange.entry)
         return await self._generations.finish(job, ask, will_retry=will_retry(exchange.headers))

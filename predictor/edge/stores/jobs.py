@@ -25,6 +25,7 @@ from predictor.edge.stores.schema import generations, jobs
 __all__ = ["Admission", "Admitted", "Jobs"]
 
 log = structlog.get_logger("sdzero.edge")
+CHUNK = 1000  # ids of one statement; a database takes 32,766 parameters
 RACES = 8  # how often another edge may be quicker with the same key before that is a bug
 
 
@@ -176,7 +177,7 @@ class Jobs:
         return claimed
 
     async def renew(self, owner: str, until: float, running: Collection[str]) -> set[str]:
-        """Extend the owner's leases on the generations `running`, and its hold on synchronous jobs; both to `until`.
+        """Extend the owner's leases on the generations `running` to `until`.
 
         A generation that the owner has claimed without knowing it (the answer of the database was lost) is not among
         `running`: its lease runs out, and somebody claims it again.
@@ -187,17 +188,25 @@ class Jobs:
         leased = and_(
             generations.c.owner == owner, generations.c.state == "running", generations.c.id.in_(list(running))
         )
-        held = (
-            select(jobs.c.id)
-            .where(jobs.c.holder == owner, jobs.c.state == "active")
-            # One that is locked is about to end, or is held by its newest connection right now.
-            .with_for_update(skip_locked=True)
-        )
         async with self._database.write() as connection:
             kept = update(generations).where(leased).values(lease_until=until).returning(generations.c.id)
-            ids = set((await connection.execute(kept)).scalars())
-            await connection.execute(update(jobs).where(jobs.c.id.in_(held)).values(held_until=until))
-        return ids
+            return set((await connection.execute(kept)).scalars())
+
+    async def keep(self, holder: str, until: float, held: Collection[str]) -> None:
+        """Extend the edge's hold on the synchronous jobs `held`, as far as it is still its own, to `until`.
+
+        A job that was admitted for a connection which had gone by then is not among `held`, and is soon abandoned.
+        """
+        ids = sorted(held)
+        async with self._database.write() as connection:
+            for start in range(0, len(ids), CHUNK):
+                ours = (
+                    select(jobs.c.id)
+                    .where(jobs.c.id.in_(ids[start : start + CHUNK]), jobs.c.holder == holder, jobs.c.state == "active")
+                    # One that is locked is about to end, or is held by its newest connection right now.
+                    .with_for_update(skip_locked=True)
+                )
+                await connection.execute(update(jobs).where(jobs.c.id.in_(ours)).values(held_until=until))
 
     async def finish(
         self,

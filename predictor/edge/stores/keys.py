@@ -15,12 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from predictor.core.account import SCOPES, KeyLimits, Scope
 from predictor.core.problems import InvalidField, NotFound
+from predictor.edge.settings import KEY
 from predictor.edge.stores import ledger
-from predictor.edge.stores.database import Database
+from predictor.edge.stores.database import Database, upsert
 from predictor.edge.stores.schema import keys
 
 Policy = Literal["default", "low", "off"]
-SECRET = re.compile(r"sk-sdz-[A-Za-z0-9_-]{43}")  # 256 bits, so that no salt and no slow hash are needed
+SECRET = re.compile(KEY)
 NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 
 
@@ -79,15 +80,43 @@ class Keys:
         )
         _check(key)
         secret = f"sk-sdz-{secrets.token_urlsafe(32)}"
+        await self._store(key, secret, request_id)
+        return key, secret
+
+    async def adopt(self, secret: str, now: float | None = None) -> Key | None:
+        """The deployment's first key, with every scope; None if its secret was ever stored, and be it revoked since.
+
+        Args:
+            secret: drawn by whoever deploys, of the form `KEY`; several edges may bring the same one at once.
+            now: when.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        first = Key(
+            id=f"key_{uuid.uuid4().hex}",
+            tenant="default",
+            name="first",
+            scopes=frozenset(SCOPES),
+            limits=KeyLimits(),
+            policy="default",
+            created=time.time() if now is None else now,
+        )
+        return first if await self._store(first, secret) else None
+
+    async def _store(self, key: Key, secret: str, request_id: str = "") -> bool:
+        """Whether the secret is new; then the key is stored and booked."""
         row = msgspec.structs.asdict(key) | {
             "hash": _hash(secret),
             "scopes": msgspec.json.encode(sorted(key.scopes)).decode(),
-            "limits": msgspec.json.encode(limits).decode(),
+            "limits": msgspec.json.encode(key.limits).decode(),
         }
         async with self._database.write() as connection:
-            await connection.execute(keys.insert(), row)
-            await _book(connection, "key.create", key, now, request_id)
-        return key, secret
+            new = upsert(connection, keys).on_conflict_do_nothing(index_elements=[keys.c.hash])
+            stored = (await connection.execute(new, row)).rowcount == 1
+            if stored:
+                await _book(connection, "key.create", key, key.created, request_id)
+        return stored
 
     async def list(self, tenant: str | None = None) -> list[Key]:
         """The keys of a tenant, or all of them, oldest first; also those that no longer open anything."""

@@ -1,7 +1,7 @@
 """Quotas over moving windows: what a key spends in a minute, how often it wakes a GPU, how often an address guesses."""
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from predictor.core.account import Caller
@@ -12,6 +12,7 @@ MINUTE, HOUR = 60, 3600  # seconds
 UNITS = 1_000_000  # of a megapixel-step: a pixel denoised once, so that every cost is whole
 GUESSES = 20  # failed authentications of one address in a minute
 LONGEST_RETRY = 120.0  # seconds; OpenAI's SDKs give up on a longer Retry-After
+Asking = Callable[[str, int, int, int, float | None], Awaitable[float]]  # Windows.spend or Windows.wait
 
 
 class Quotas:
@@ -51,7 +52,7 @@ class Quotas:
                 f"megapixel_steps_per_minute: got a request of {cost:g}; allowed: {limit} in a minute, so that it can "
                 "never pass; ask for fewer pixels, steps or images, or for a larger quota"
             )
-        if wait := await self._spend(_purse(caller), units, limit * UNITS, MINUTE, now):
+        if wait := await self._asked(self._windows.spend, _purse(caller), units, limit * UNITS, MINUTE, now):
             raise QuotaExceeded(
                 f"megapixel_steps_per_minute: got a request of {cost:g}; allowed: {limit} in a minute, of which too "
                 f"little is left until {wait:.1f} s from now",
@@ -74,13 +75,11 @@ class Quotas:
             WakeRefused: the key has caused as many in the last hour as it may.
             StoreUnavailable: the quotas cannot be read, and are set to refuse then.
         """
-        limit = caller.limits.wakes_per_hour
-        if limit and (wait := await self._spend(f"wakes:{caller.key_id}", 1, limit, HOUR, now)):
-            raise WakeRefused(
-                f"wakes_per_hour: the GPU sleeps, and this key has woken it as often as it may; allowed: {limit} in an "
-                f"hour, the next in {wait:.0f} s, or when another key has woken it",
-                retry_after=min(wait, LONGEST_RETRY),
-            )
+        await self._wake(caller, self._windows.spend, now)
+
+    async def may_wake(self, caller: Caller, now: float | None = None) -> None:
+        """Raise what `wake` would raise; nothing is counted."""
+        await self._wake(caller, self._windows.wait, now)
 
     async def guess(self, address: str, now: float | None = None) -> None:
         """Count one failed authentication from a client's address."""
@@ -103,9 +102,18 @@ class Quotas:
         """Close connections."""
         await self._windows.close()
 
-    async def _spend(self, key: str, cost: int, limit: int, seconds: int, now: float | None) -> float:
+    async def _wake(self, caller: Caller, ask: Asking, now: float | None) -> None:
+        limit = caller.limits.wakes_per_hour
+        if limit and (wait := await self._asked(ask, f"wakes:{caller.key_id}", 1, limit, HOUR, now)):
+            raise WakeRefused(
+                f"wakes_per_hour: the GPU sleeps, and this key has woken it as often as it may; allowed: {limit} in an "
+                f"hour, the next in {wait:.0f} s, or when another key has woken it",
+                retry_after=min(wait, LONGEST_RETRY),
+            )
+
+    async def _asked(self, ask: Asking, key: str, cost: int, limit: int, seconds: int, now: float | None) -> float:
         try:
-            return await self._windows.spend(key, cost, limit, seconds, now)
+            return await ask(key, cost, limit, seconds, now)
         except Away as away:
             self._failed()
             if self._failure == "open":

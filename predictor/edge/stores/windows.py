@@ -38,6 +38,10 @@ class Windows(Protocol):
         """
         ...
 
+    async def wait(self, key: str, cost: int, limit: int, seconds: int, now: float | None = None) -> float:
+        """What `spend` would return; nothing is spent."""
+        ...
+
     async def give_back(self, key: str, cost: int, seconds: int) -> None:
         """Undo spending `cost`, the latest first; nothing happens where nothing is spent."""
         ...
@@ -70,7 +74,7 @@ class MemoryWindows:
         return wait / 1e6
 
     async def wait(self, key: str, cost: int, limit: int, seconds: int, now: float | None = None) -> float:
-        """What `spend` would return; nothing is spent."""
+        """As `Windows` says."""
         return self._wait(key, cost, limit, seconds, _moment(now)) / 1e6
 
     async def give_back(self, key: str, cost: int, seconds: int) -> None:

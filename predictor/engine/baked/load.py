@@ -48,4 +48,4 @@ def load_bundle(
         max_rows=min(settings.max_rows, manifest.max_rows),
         now=now,
     )
-    return denoiser, of_bundle(manifest, folder, settings, tokenizers[0])
+    return denoiser, of_bundle(manifest, folder, settings, tokenizers)

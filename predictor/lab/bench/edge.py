@@ -94,30 +94,70 @@ def measure(model: Path, *, rounds: int, seconds: float, connections: int, comma
             with _one_core(edge.popen.pid):
                 for _ in range(rounds):
                     for kind, key in keys.items():
-                        driven.append(asyncio.run(_load(edge.popen.pid, port, kind, key, connections, seconds)))
+                        driven.append(asyncio.run(load(edge.popen.pid, port, kind, key, connections, seconds)))
     return Measured(
         command=command,
         commit=commit,
         machine=_machine(),
         date=date,
-        figures=_figures(starts, driven),
+        figures=figures(starts, driven),
         starts=starts,
         idle=Idle(rss_peak=peak, pss=pss),
         rounds=driven,
     )
 
 
+async def load(pid: int, port: int, kind: Kind, key: str, connections: int, seconds: float) -> Round:
+    """Ask the edge `pid` on so many connections for so long.
+
+    Raises:
+        RuntimeError: it answered with something else than what `kind` is answered with.
+    """
+    # Nobody has this seed's picture, and nobody may wake the predictor for it.
+    content = json.dumps(ASKED | {"seed": 3} if kind == "wake_refused" else ASKED).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n"
+    request = f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
+    spent, began = _cpu(pid), now()
+    asking = (_ask(port, kind, request, began + seconds) for _ in range(connections))
+    latencies = [latency for one in await asyncio.gather(*asking) for latency in one]
+    cuts = statistics.quantiles(latencies, n=100)
+    return Round(
+        kind=kind,
+        connections=connections,
+        requests=len(latencies),
+        seconds=now() - began,
+        cpu_seconds=_cpu(pid) - spent,
+        p50=cuts[49],
+        p99=cuts[98],
+    )
+
+
+def figures(starts: list[Start], rounds: list[Round]) -> dict[str, float]:
+    """Medians, in seconds and per second, of samples of every kind."""
+    found = {
+        "first_start": next(start.seconds for start in starts if start.first),
+        "start": statistics.median(start.seconds for start in starts if not start.first),
+    }
+    for kind in STATUS:
+        ours = [one for one in rounds if one.kind == kind]
+        found[f"{kind}_per_second"] = statistics.median(one.requests / one.seconds for one in ours)
+        found[f"{kind}_per_cpu_second"] = statistics.median(one.requests / max(one.cpu_seconds, 0.01) for one in ours)
+        found[f"{kind}_p50"] = statistics.median(one.p50 for one in ours)
+        found[f"{kind}_p99"] = statistics.median(one.p99 for one in ours)
+    return {name: round(value, 5) for name, value in found.items()}
+
+
 def table(measured: Measured) -> str:
     """What a person reads."""
-    figures = measured.figures
+    found = measured.figures
     peak, share = (size / 2**20 for size in (measured.idle.rss_peak, measured.idle.pss))
     lines = [
-        f"start            first {figures['first_start']:.2f} s, then {figures['start']:.2f} s",
+        f"start            first {found['first_start']:.2f} s, then {found['start']:.2f} s",
         f"idle             {peak:.0f} MiB at most, {share:.0f} MiB with shared pages counted once",
     ]
     lines += [
-        f"{kind:16} {figures[f'{kind}_per_second']:.0f} /s, {figures[f'{kind}_per_cpu_second']:.0f} per second of "
-        f"processor, p50 {1000 * figures[f'{kind}_p50']:.1f} ms, p99 {1000 * figures[f'{kind}_p99']:.1f} ms"
+        f"{kind:16} {found[f'{kind}_per_second']:.0f} /s, {found[f'{kind}_per_cpu_second']:.0f} per second of "
+        f"processor, p50 {1000 * found[f'{kind}_p50']:.1f} ms, p99 {1000 * found[f'{kind}_p99']:.1f} ms"
         for kind in STATUS
     ]
     return "\n".join(lines)
@@ -188,26 +228,6 @@ def _one_core(pid: int) -> Iterator[None]:
         os.sched_setaffinity(0, ours)
 
 
-async def _load(pid: int, port: int, kind: Kind, key: str, connections: int, seconds: float) -> Round:
-    # Nobody has this seed's picture, and nobody may wake the predictor for it.
-    content = json.dumps(ASKED | {"seed": 3} if kind == "wake_refused" else ASKED).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n"
-    request = f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
-    spent, began = _cpu(pid), now()
-    asking = (_ask(port, kind, request, began + seconds) for _ in range(connections))
-    latencies = [latency for one in await asyncio.gather(*asking) for latency in one]
-    cuts = statistics.quantiles(latencies, n=100)
-    return Round(
-        kind=kind,
-        connections=connections,
-        requests=len(latencies),
-        seconds=now() - began,
-        cpu_seconds=_cpu(pid) - spent,
-        p50=cuts[49],
-        p99=cuts[98],
-    )
-
-
 async def _ask(port: int, kind: Kind, request: bytes, until: float) -> list[float]:
     """The seconds of each request on one connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
@@ -230,21 +250,6 @@ def _cpu(pid: int) -> float:
     """Seconds of processor that the process has used, of all its threads (proc(5), stat)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _figures(starts: list[Start], rounds: list[Round]) -> dict[str, float]:
-    """Medians, in seconds and per second."""
-    found = {
-        "first_start": next(start.seconds for start in starts if start.first),
-        "start": statistics.median(start.seconds for start in starts if not start.first),
-    }
-    for kind in STATUS:
-        ours = [one for one in rounds if one.kind == kind]
-        found[f"{kind}_per_second"] = statistics.median(one.requests / one.seconds for one in ours)
-        found[f"{kind}_per_cpu_second"] = statistics.median(one.requests / max(one.cpu_seconds, 0.01) for one in ours)
-        found[f"{kind}_p50"] = statistics.median(one.p50 for one in ours)
-        found[f"{kind}_p99"] = statistics.median(one.p99 for one in ours)
-    return {name: round(value, 5) for name, value in found.items()}
 
 
 def _machine() -> dict[str, str | int]:

@@ -55,11 +55,11 @@ class Predictor:
     packers: int  # threads that do so
 
 
-# docs/measurements/starts/h100-sd15-four-starts.json, side lean: marks engine_ready of its four starts with a warm page cache; a first
-# picture took no longer than a warm one. Their denoise / 50 is the step of one image (median); the median warm request,
-# 0.561 s, less 50 steps, decoding and packing (44 ms), leaves the overhead. Steps of 2 to 16 images and decoding at 16
-# (half precision): docs/measurements/starts/h100-variants.json and docs/cold-start.md. Page cache dropped, on an H200:
-# 4.7 s against 2.5 s to the first picture.
+# docs/measurements/starts/h100-sd15-four-starts.json, side lean: marks engine_ready of its four starts with a warm
+# page cache; a first picture took no longer than a warm one. Their denoise / 50 is the step of one image (median); the
+# median warm request, 0.561 s, less 50 steps, decoding and packing (44 ms), leaves the overhead. Steps of 2 to 16
+# images and decoding at 16 (half precision): docs/measurements/starts/h100-variants.json and docs/cold-start.md. Page
+# cache dropped, on an H200: 4.7 s against 2.5 s to the first picture.
 LEAN: Final = Predictor(
     name="lean",
     cold_starts=tuple(map(ColdStart, (1.677, 1.640, 1.909, 1.983))),
@@ -73,10 +73,10 @@ LEAN: Final = Predictor(
     packers=4,  # predictor/server/app.py, on four cores or more
 )
 
-# docs/measurements/starts/h100-sd15-four-starts.json, side plain: the port opens, and the first request loads the model. The median warm
-# request of 50 steps, 2.77 s, is launched by the CPU: up to eight images cost as much a step as one. 16 take 105 ms
-# (eager modules on an H200). Nobody has measured its page cache dropped; the disk reads the same weights and
-# more libraries, so the lean engine's further seconds are its least.
+# docs/measurements/starts/h100-sd15-four-starts.json, side plain: the port opens, and the first request loads the
+# model. The median warm request of 50 steps, 2.77 s, is launched by the CPU: up to eight images cost as much a step as
+# one. 16 take 105 ms (eager modules on an H200). Nobody has measured its page cache dropped; the disk reads the same
+# weights and more libraries, so the lean engine's further seconds are its least.
 PLAIN: Final = Predictor(
     name="plain",
     cold_starts=(

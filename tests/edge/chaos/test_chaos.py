@@ -14,7 +14,7 @@ def world(tmp_path, postgresql, redis, s3):
 
 
 async def test_whatever_dies_under_load_the_books_add_up(world):
-    found = await chaos(world, 40.0, 7)
+    found = await chaos(world, 25.0, 7)
     print(found.table())
     assert found.complaints == []
     assert found.counts["faults in all"] >= 5

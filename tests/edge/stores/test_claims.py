@@ -78,7 +78,7 @@ async def test_a_synchronous_job_is_cancelled_when_nobody_holds_it(jobs):
     lost = await admitted(jobs, holder="dead", held_until=130.0)
     held = await admitted(jobs, holder="edge", held_until=130.0)
     patient = await admitted(jobs)
-    await jobs.renew("edge", 160.0, [])
+    await jobs.keep("edge", 160.0, [lost.id, held.id, patient.id, "job_of_nobody"])
     assert await jobs.abandoned(129.0) == []
     (gone,) = await jobs.abandoned(130.0)
     assert (gone.id, gone.state, gone.problem.code) == (lost.id, "cancelled", "cancelled")
@@ -87,6 +87,13 @@ async def test_a_synchronous_job_is_cancelled_when_nobody_holds_it(jobs):
     assert await jobs.abandoned(130.0) == []
     assert [job.id for job in await jobs.abandoned(1e9)] == [held.id]
     assert (await jobs.job(patient.id, None)).state == "active"
+
+
+async def test_more_jobs_can_be_held_than_a_statement_has_parameters(jobs):
+    first = await admitted(jobs, holder="edge", held_until=130.0)
+    last = await admitted(jobs, holder="edge", held_until=130.0)
+    await jobs.keep("edge", 160.0, [f"job_{number:05}_of_nobody" for number in range(40_000)] + [first.id, last.id])
+    assert await jobs.abandoned(159.0) == []
 
 
 async def test_what_others_want_outlives_an_abandoned_job(jobs):
@@ -100,7 +107,7 @@ async def test_what_others_want_outlives_an_abandoned_job(jobs):
 async def test_a_retry_takes_over_the_hold(jobs):
     job = await admitted(jobs, holder="edge", held_until=130.0, idempotency_key="once")
     await jobs.hold(job.id, "", 142.0)
-    await jobs.renew("edge", 160.0, [])
+    await jobs.keep("edge", 160.0, [job.id])
     assert await jobs.abandoned(141.0) == [], "the client has until then to come back"
     await jobs.hold(job.id, "other", 150.0)
     assert await jobs.abandoned(142.0) == []

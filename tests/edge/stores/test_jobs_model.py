@@ -175,6 +175,10 @@ class Life(RuleBasedStateMachine):
     def hold(self, id, holder, seconds):
         self.do(self.jobs.hold(id, holder, self.now + seconds))
 
+    @rule(id=jobs_made, owner=OWNERS)
+    def keep(self, id, owner):
+        self.do(self.jobs.keep(owner, self.now + LEASE, [id]))
+
     @rule()
     def abandoned(self):
         for job in self.do(self.jobs.abandoned(self.now)):

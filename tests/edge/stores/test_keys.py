@@ -1,5 +1,6 @@
 """API keys: what is kept of them, and what they open."""
 
+import asyncio
 import hashlib
 
 import msgspec
@@ -8,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from predictor.core.account import KeyLimits, Limits
+from predictor.core.account import SCOPES, KeyLimits, Limits
 from predictor.core.problems import InvalidField, NotFound
+from predictor.edge.stores.database import Database
 from predictor.edge.stores.keys import SECRET, Keys
 from predictor.edge.stores.ledger import Ledger
 
 NOW = 1_700_000_000.0
+FIRST = "sk-sdz-" + 43 * "1"
 
 
 async def test_a_key_is_found_by_its_secret_as_it_was_made(database):
@@ -65,6 +68,29 @@ async def test_only_the_hash_of_a_secret_is_kept_and_no_key_shows_either(databas
     shown = repr(key) + msgspec.json.encode(key).decode()
     assert secret not in shown
     assert digest not in shown
+
+
+async def test_the_first_key_is_stored_once_by_however_many_edges(database_url):
+    databases = [await Database.open(database_url) for _ in range(4)]
+    made = await asyncio.gather(*(Keys(databases[number % 4]).adopt(FIRST, NOW + number) for number in range(20)))
+    (first,) = [key for key in made if key is not None]
+    assert (first.tenant, first.name, first.scopes, first.policy) == ("default", "first", set(SCOPES), "default")
+    keys = Keys(databases[0])
+    assert await keys.list() == [await keys.find(FIRST, NOW)] == [first]
+    (line,) = await Ledger(databases[0], b"secret").tail(limit=10)
+    assert (line.action, line.key_id, line.facts["name"]) == ("key.create", first.id, "first")
+    for database in databases:
+        await database.close()
+
+
+async def test_a_first_key_that_was_revoked_stays_so_and_another_is_another(database):
+    keys = Keys(database)
+    first = await keys.adopt(FIRST, NOW)
+    await keys.revoke(first.id, now=NOW + 1)
+    assert await keys.adopt(FIRST, NOW + 2) is None
+    assert await keys.find(FIRST, NOW + 2) is None
+    second = await keys.adopt(FIRST[:-1] + "2", NOW + 3)
+    assert [key.id for key in await keys.list()] == [first.id, second.id]
 
 
 async def test_every_change_has_its_line_in_the_ledger(database):

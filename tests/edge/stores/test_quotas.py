@@ -121,6 +121,18 @@ async def test_wakes_of_an_hour(quotas: Quotas) -> None:
         await quotas.wake(caller(), NOW)
 
 
+async def test_to_ask_whether_a_wake_is_left_counts_none(quotas: Quotas) -> None:
+    one = caller(wakes_per_hour=1)
+    for _ in range(3):
+        await quotas.may_wake(one, NOW)
+        await quotas.may_wake(caller(), NOW)
+    await quotas.wake(one, NOW)
+    for ask in (quotas.may_wake, quotas.wake):
+        with pytest.raises(WakeRefused, match="allowed: 1 in an hour"):
+            await ask(one, NOW + 1)
+    await quotas.may_wake(one, NOW + 3610)
+
+
 async def test_an_address_guesses_so_often_in_a_minute(quotas: Quotas) -> None:
     for _ in range(GUESSES):
         await quotas.blocked("203.0.113.7", NOW)

@@ -83,6 +83,7 @@ async def test_whatever_wins_every_job_has_one_outcome_one_line_and_one_webhook(
         calls += [edge.abandoned(111.0) for edge in several[2:]]
         calls += [admitted(edge, join=key, webhook="https://a.example") for edge in several[1:3]]
         calls += [edge.renew("edge", 140.0, [generation.id]) for edge in several[:2]]
+        calls += [edge.keep("dead", 112.0, [job.id for job in jobs[:2]]) for edge in several[2:]]
         order = sorted(range(len(calls)), key=lambda n: (n * 7 + round) % len(calls))
         outcomes = await asyncio.gather(*(calls[n] for n in order))
         everything += jobs + [one for one in outcomes if hasattr(one, "request_id")]

@@ -46,7 +46,9 @@ async def test_no_window_holds_more_than_the_limit_and_none_refuses_what_fits(wi
     spent: list[tuple[float, int]] = []
     for pause, cost, given_back in steps:
         now = round(now + pause, 6)
+        foreseen = await windows.wait(key, cost, LIMIT, SECONDS, now)
         wait = await windows.spend(key, cost, LIMIT, SECONDS, now)
+        assert wait == foreseen
         if wait:
             nearly = sum(amount for at, amount in spent if at > now - SECONDS - GRAIN - SLACK)
             assert nearly + cost > LIMIT
