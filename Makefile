@@ -17,7 +17,7 @@ task = printf '\033[1m▸ %s\033[0m\n' '$(1)'; trap 's=$$?; printf "\033[1m▸ %
 
 .PHONY: help install parts demo serve test lint types imports unit chaos images e2e e2e-kind format constraints clean
 help: ## list the targets
-	grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
+	grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(call task,installing into $(VENV) what constraints.txt pins)

@@ -1,6 +1,9 @@
 """What the real parts have in common."""
 
 import shutil
+from pathlib import Path
+
+CACHE = Path.home() / ".cache" / "sdzero-tests"  # what `make parts` made itself
 
 
 class Missing(Exception):
