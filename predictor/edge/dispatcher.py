@@ -80,7 +80,8 @@ class Dispatcher:
                 with not_for_long():
                     await self._claim()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._nudged.wait(), PAUSE)
+                    async with asyncio.timeout(PAUSE):
+                        await self._nudged.wait()
         finally:
             renewing.cancel()
             await self._hand_back()

@@ -151,11 +151,11 @@ async def test_the_tenant_is_the_claim_that_the_settings_name(provider, clock):
         {"aud": None},
         {"iss": "https://evil.example"},
         {"iss": None},
-        {"exp": time.time() - 31},
+        {"exp": -31},
         {"exp": None},
         {"exp": "soon"},
-        {"nbf": time.time() + 600},
-        {"iat": time.time() + 600},
+        {"nbf": 600},
+        {"iat": 600},
         {"sub": None},
         {"sub": ""},
         {"sub": "a\x00b"},
@@ -163,7 +163,9 @@ async def test_the_tenant_is_the_claim_that_the_settings_name(provider, clock):
     ids=str,
 )
 async def test_a_token_that_is_not_for_us_or_not_for_now_is_refused(provider, tokens, changes):
-    await refusal(tokens, provider.token(**changes))
+    now = time.time()  # of this test: the parameters were made when pytest read the file
+    times = {name: now + value for name, value in changes.items() if isinstance(value, int)}
+    await refusal(tokens, provider.token(**changes | times))
 
 
 async def test_clocks_may_differ_by_half_a_minute(provider, tokens):

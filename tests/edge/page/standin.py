@@ -124,9 +124,9 @@ class StandIn:
     def add(self, fields: dict[str, Any], *, job: bool = True, replay_of: str | None = None) -> Job:
         """A job for `fields`, named as the API names them."""
         number = len(self.jobs) + 1
-        wanted = openai.decode(msgspec.json.encode(fields), (MODEL,), CAPABILITIES, job=job)
+        wanted = openai.decode(msgspec.json.encode(fields), (MODEL,), job=job)
         try:
-            request, _ = resolve(wanted.fields, CAPABILITIES, 1_000_000 + number)
+            request, _ = resolve(openai.fields(wanted, CAPABILITIES), CAPABILITIES, 1_000_000 + number)
         except InvalidField as problem:
             raise openai.renamed(problem) from None
         now = time.time()
