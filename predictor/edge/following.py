@@ -45,15 +45,17 @@ class Following:
                     silences += 1
                     yield None
 
-    async def ended(self, job: Job, until: float | None = None) -> Job:
-        """The job when it has ended, or as it is at `until`, seconds since the epoch."""
+    async def ended(self, job: Job, until: float | None = None) -> tuple[Job, Event | None]:
+        """The job when it has ended, or as it is at `until`, seconds since the epoch; and the last event until then."""
+        told: Event | None = None
         async with aclosing(self.events(job)) as events:
             async for event in events:
                 if isinstance(event, Job):
-                    return event
+                    return event, told
+                told = event or told
                 if until is not None and self._clock() >= until:
-                    return await self._look(job)
-        return job
+                    return await self._look(job), told
+        return job, told
 
     async def _look(self, job: Job) -> Job:
         try:

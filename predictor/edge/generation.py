@@ -11,7 +11,7 @@ from predictor.core.problems import Cancelled, DeadlineExceeded, InternalError, 
 from predictor.edge.admission import Admissions, Ask
 from predictor.edge.bus import Event
 from predictor.edge.delivery import Delivery
-from predictor.edge.following import Following
+from predictor.edge.following import Following, progress
 from predictor.edge.holding import Holding
 
 
@@ -57,11 +57,12 @@ class Generations:
         Raises:
             Problem: it ended without pictures.
         """
+        told: Event | None = None
         if job.state == "active":
             with self.holding.held(job, will_retry=will_retry):
-                job = await self.following.ended(job, self._until(ask, job))
+                job, told = await self.following.ended(job, self._until(ask, job))
         if job.state == "active" and ask.patience.job_after is None:
-            raise await self._late(job)
+            raise await self._late(job, told)
         raise_if_ended_badly(job)
         return job
 
@@ -73,13 +74,17 @@ class Generations:
         Raises:
             Problem: it ended without pictures.
         """
+        told: Event | None = None
         with self.holding.held(job, will_retry=False):
             async with aclosing(self.following.events(job)) as events:
                 async for event in events:
                     if isinstance(event, Job):
                         raise_if_ended_badly(event)
-                    elif ask.patience.deadline is not None and self.clock() >= ask.patience.deadline:
-                        raise await self._late(job)
+                        yield event
+                        continue
+                    told = event or told
+                    if ask.patience.deadline is not None and self.clock() >= ask.patience.deadline:
+                        raise await self._late(job, told)
                     yield event
 
     def _until(self, ask: Ask, job: Job) -> float | None:
@@ -88,8 +93,9 @@ class Generations:
             moments.append(job.created + ask.patience.job_after)
         return min((moment for moment in moments if moment is not None), default=None)
 
-    async def _late(self, job: Job) -> Problem:
-        problem = DeadlineExceeded("the images were not done before the client's deadline")
+    async def _late(self, job: Job, told: Event | None) -> Problem:
+        waits = f"; the start was seen last: {progress(told)['phase']}" if told and told.name == "waking" else ""
+        problem = DeadlineExceeded(f"the images were not done before the client's deadline{waits}")
         await self.holding.cancel(job, problem)
         return problem
 

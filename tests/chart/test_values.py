@@ -259,3 +259,16 @@ def test_the_chart_s_readme_has_every_value():
 
 def test_the_defaults_fit_the_schema_as_they_are(helm):
     assert template(helm, VALUES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "file"),
+    [
+        ("--model", "demo_model", "shapes.capabilities.json"),
+        ("--bundle", "demo_bundle", "shapes.bundle.capabilities.json"),
+    ],
+)
+def test_the_chart_says_of_the_demo_model_what_it_can_do(sdzero, request, kind, source, file):
+    """`sdzero capabilities` wrote these files; a model that was trained again has another revision."""
+    said = sdzero("capabilities", kind, request.getfixturevalue(source))
+    assert said.stdout == (CHART / "files" / file).read_text(encoding="utf-8"), said.stderr

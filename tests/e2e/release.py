@@ -132,7 +132,7 @@ def image(reference: str) -> dict[str, str]:
 
 def model(name: str = MODEL, **differences: object) -> dict[str, object]:
     """An entry of `models`: the demo model under this name."""
-    return {"name": name, "capabilities": "files/shapes.capabilities.json"} | differences
+    return {"name": name, "capabilities": "files/shapes.bundle.capabilities.json"} | differences
 
 
 def is_up_to_date(namespace: str, name: str) -> bool:

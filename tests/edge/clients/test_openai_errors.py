@@ -112,6 +112,14 @@ def test_a_stream_that_fails_on_the_way_raises(start_edge, edge, connect, counts
     assert caught.value.code == "deadline_exceeded"
 
 
+def test_a_deadline_during_a_start_says_how_far_the_start_was(start_edge, connect):
+    hopeful = start_edge("http://127.0.0.1:9", auth="none", cold_start_seconds=0.1)
+    deadline = {"X-Request-Deadline": str(time.time() + 2.5)}
+    error = refused(connect(hopeful, "any", max_retries=0), sdk.InternalServerError, extra_headers=deadline)
+    assert error.code == "deadline_exceeded"
+    assert error.body["message"].endswith("before the client's deadline; the start was seen last: unreachable")
+
+
 def test_a_forbidden_prompt(start_edge, connect, tmp_path):
     (tmp_path / "words").write_text("forbidden\n")
     strict = start_edge("http://127.0.0.1:9", auth="none", blocklist=tmp_path / "words")
