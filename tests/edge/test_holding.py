@@ -92,15 +92,18 @@ async def test_a_job_is_held_until_the_last_of_its_connections_has_gone(database
             await gone.wait()
             raise ConnectionError
 
-    leaves = [asyncio.Event(), asyncio.Event()]
-    connections = [asyncio.create_task(waits(gone)) for gone in leaves]
+    first, last = asyncio.Event(), asyncio.Event()
+    connections = [asyncio.create_task(waits(gone)) for gone in (first, last)]
     await asyncio.sleep(0)
-    for number, gone in enumerate(leaves):
-        edge.now += 20
-        await edge.holding.keep()
-        gone.set()
-        await asyncio.wait([connections[number]])
-        assert (await edge.abandoned(), await edge.active()) == ([], [job.id])
+    edge.now = 120.0
+    await edge.holding.keep()
+    first.set()
+    await asyncio.wait(connections[:1])
+    edge.now = 140.0
+    await edge.holding.keep()
+    assert (await edge.abandoned(), await edge.active()) == ([], [job.id])
+    last.set()
+    await asyncio.wait(connections)
     await edge.holding.close()
     assert await edge.active() == []
 
