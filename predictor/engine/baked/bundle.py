@@ -86,7 +86,7 @@ class Bundle:
     def verify_files(self) -> None:
         """Compare the checksum of every file but weights.bin; raises BundleError that names the first that differs."""
         with ThreadPoolExecutor(HASHERS, "hash") as pool:
-            for _ in pool.map(self._verify, self.manifest.files.items()):
+            for _ in pool.map(self.verify, self.manifest.files):
                 pass
 
     def unfit(self, machine: Machine) -> list[str]:
@@ -121,8 +121,9 @@ class Bundle:
             )
         return reasons
 
-    def _verify(self, item: tuple[str, File]) -> None:
-        name, expected = item
+    def verify(self, name: str) -> None:
+        """Compare the checksum of one file of the manifest; raises BundleError if it differs."""
+        expected = self.manifest.files[name]
         digest, left = hashlib.sha256(), expected.size
         try:
             with os.fdopen(open_regular(self.path / name), "rb", buffering=0) as file:

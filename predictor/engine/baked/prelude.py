@@ -12,14 +12,14 @@ the numbers are. Imports neither numpy nor torch.
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from predictor.clock import now
 from predictor.core.timeline import START
-from predictor.engine.baked.bundle import Bundle, BundleError
+from predictor.engine.baked.bundle import HASHERS, Bundle, BundleError
 from predictor.engine.baked.cuda import Cuda, begin_context
 from predictor.engine.baked.device import Device, Host, Memory
 from predictor.engine.baked.libtorch import DeviceName, Libtorch, LibtorchError, Package
@@ -108,7 +108,7 @@ class Prelude:
         context: Future[None] | None,
     ) -> Opened:
         stream = WeightStream(bundle, sink)
-        checked = pool.submit(bundle.verify_files)
+        checks = Checks(bundle)
         torch = libraries.result()
         device: Device = Host()
         uploaded = None
@@ -121,27 +121,27 @@ class Prelude:
             uploaded = pool.submit(self._upload, sink, device, weights)
         else:
             weights = Memory(sink.address, bundle.index.size, sink)
-        # No library is opened before its checksum is known to be right.
-        checked.result()
-        self._mark("files_checked", "bundle_opened")
+        checks.wait(name for name in bundle.manifest.files if name.startswith("model/"))
         folder = ModelFolder.open(bundle.path / "model")
         geometry = geometry_of(bundle, folder)
-
+        ready = "libtorch" if context is None else "cuda_context"
         cuda_graphs = self.settings.cuda_graphs and device.name == "cuda"
 
         def opened(recipe: Recipe) -> Program:
+            checks.wait([recipe.library])
             package = Package(torch, bundle.path / recipe.library, *arity(recipe, geometry))
             program = Program(recipe, package, torch, device, geometry)
             package.use(constants(bundle, recipe, package, torch, weights.address))
             program.rehearse()
             if recipe.kind == "step" and recipe.images == (1, 1) and cuda_graphs:
                 program.capture()
-            self._mark(f"{recipe.kind}_warm", "files_checked")
+            self._mark(f"{recipe.kind}_warm", ready)
             return program
 
         programs = Programs(bundle.manifest.packages, device.name, opened)
         for future in [programs.begin(recipe) for recipe in first_image(programs.recipes)]:
             future.result()
+        self._mark("files_checked", "bundle_opened", checks.wait(bundle.manifest.files))
         stream.wait()
         self._mark("weights_read", "bundle_opened", stream.finished)
         if uploaded is not None:
@@ -160,6 +160,29 @@ class Prelude:
 
     def _mark(self, name: str, since: str, at: float | None = None) -> None:
         self.moments.append((name, since, now() if at is None else at))
+
+
+class Checks:
+    """Threads that compare the checksums of a bundle's files, those that the first image needs before all others.
+
+    No library is opened before its own is known to be right, and none waits for another's.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        first = [recipe.library for recipe in first_image(bundle.manifest.packages)]
+        order = sorted(bundle.manifest.files, key=lambda name: (name not in first, name.startswith("packages/")))
+        pool = ThreadPoolExecutor(HASHERS, "hash")
+        self._checks = {name: pool.submit(_checked, bundle, name) for name in order}
+        pool.shutdown(wait=False)
+
+    def wait(self, names: Iterable[str]) -> float:
+        """When the last of these files was known to be right; raises BundleError that names one that is not."""
+        return max(self._checks[name].result() for name in names)
+
+
+def _checked(bundle: Bundle, name: str) -> float:
+    bundle.verify(name)
+    return now()
 
 
 def contradictions(settings: EngineSettings, manifest: Manifest) -> list[str]:

@@ -1,6 +1,7 @@
 """The page's files over HTTP."""
 
 import re
+from typing import get_args
 
 import pytest
 from starlette.applications import Starlette
@@ -9,6 +10,7 @@ from starlette.testclient import TestClient
 
 from predictor.core.problems import Problem
 from predictor.edge.routes import page
+from predictor.engine.baked.manifest import Kind
 
 
 def client(**options: bool) -> TestClient:
@@ -58,3 +60,8 @@ def test_nothing_else_is_served(name):
 def test_nothing_is_inline():
     text = client().get("/").text
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", text)
+
+
+def test_the_page_has_words_for_the_rehearsal_of_each_package():
+    script = client().get("/page/cold_start.js").text
+    assert [kind for kind in get_args(Kind) if f"  {kind}_warm: " not in script] == []
