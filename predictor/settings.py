@@ -93,6 +93,13 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     grace_seconds: Annotated[
         float, doc("how long SIGTERM lets running requests finish; below the pod's grace period", ge=0, le=3600)
     ] = 60.0
+    end_drain: Annotated[
+        bool,
+        doc(
+            "end the 30 s drain of Knative's queue-proxy after 2 s without work; the pod's containers have to share "
+            "their processes (shareProcessNamespace) and their user"
+        ),
+    ] = False
     engine_restarts: Annotated[
         int, doc("engine deaths in a row, none of them after a ready engine, before the server gives up", ge=0, le=100)
     ] = 3

@@ -38,12 +38,17 @@ class Journal:
     Args:
         requested: told of each ended request: its dialect, its outcome (`ok` or a problem's code) and its seconds.
         log_prompts: whether prompts may stand in the log.
+
+    Attributes:
+        open: requests that are being answered.
+        begun: all requests so far.
     """
 
     def __init__(self, requested: Callable[[str, str, float], None], log_prompts: bool) -> None:
         self._requested = requested
         self._log_prompts = log_prompts
-        self._open = 0
+        self.open = 0
+        self.begun = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -52,7 +57,8 @@ class Journal:
         """The time in which a request is answered; anything but a `Problem` leaves as `InternalError`, logged."""
         entry = Entry(id, dialect)
         started = time.monotonic()
-        self._open += 1
+        self.open += 1
+        self.begun += 1
         self._idle.clear()
         try:
             yield entry
@@ -77,8 +83,8 @@ class Journal:
                 seconds=round(seconds, 4),
                 **entry.facts,
             )
-            self._open -= 1
-            if not self._open:
+            self.open -= 1
+            if not self.open:
                 self._idle.set()
 
     def resolved(self, entry: Entry, request: GenerationRequest) -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from predictor import clock
@@ -86,9 +86,15 @@ def _serve(
     closings = 3 if tracer.on else 2
     lifecycle = Lifecycle(link, service, journal, coldstart, server.grace_seconds - closings * flush)
 
+    drain: Any = nullcontext()
+    if server.end_drain:
+        from predictor.server.drain import ending
+
+        drain = ending(journal)
+
     @asynccontextmanager
     async def lifespan(application: Any) -> AsyncIterator[None]:
-        async with lifecycle.lifespan(application):
+        async with lifecycle.lifespan(application), drain:
             packer.warm()
             tracer.warm()
             yield

@@ -89,6 +89,17 @@ def test_every_pod_is_restricted(pods):
     assert {name: objection for name, objection in said.items() if objection and not objection.startswith(kserve)} == {}
 
 
+def test_only_a_predictor_that_is_to_end_drains_shares_its_processes(pods):
+    sharing = set()
+    for name, pod in pods:
+        told = any(variable["name"] == "SDZERO_END_DRAIN" for one in containers(pod) for variable in one.get("env", ()))
+        assert pod["spec"].get("shareProcessNamespace", False) is told, name
+        if told:
+            assert pod["metadata"]["labels"]["sdzero.dev/component"] == "predictor"
+            sharing.add(name.partition(":")[0])
+    assert sharing == {"one-gpu-values"}
+
+
 def test_a_download_is_restricted_where_the_pod_has_a_seccomp_profile(parts):
     """What the notes say to set in a namespace that enforces the standard."""
     source = {"form": "folder", "storageUri": "s3://models/sd15"}

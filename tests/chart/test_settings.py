@@ -17,7 +17,7 @@ from tests.chart.rendering import CHART, Object, named
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 # Settings that the chart derives from other values, or that the image has; these cannot be given.
 OF_THE_CHART = {
-    "predictor": {"model", "bundle", "device", "model_name", "http_port", "grpc_port", "timeout_seconds"},
+    "predictor": {"model", "bundle", "device", "model_name", "http_port", "grpc_port", "timeout_seconds", "end_drain"},
     "edge": {
         "predictor_url",
         "model_name",

@@ -4,7 +4,7 @@ import base64
 import contextlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,9 +36,10 @@ class Release:
         self._helm("install", changed)
         self.wait_until_ready()
 
-    def upgrade(self, **changed: Any) -> None:
-        """`helm upgrade`, and wait until all of it is there."""
-        self._helm("upgrade", changed)
+    def upgrade(self, *components: str, **changed: Any) -> None:
+        """`helm upgrade`, and wait until all of it is there; `components` are those that get a new revision."""
+        with self._renewed(components):
+            self._helm("upgrade", changed)
         self.wait_until_ready()
 
     def _helm(self, verb: str, changed: Mapping[str, Any]) -> None:
@@ -52,12 +53,26 @@ class Release:
     def uninstall(self) -> None:
         helm("uninstall", NAME, "--namespace", self.namespace, "--wait")
 
-    def rollback(self) -> None:
-        helm("rollback", NAME, "--namespace", self.namespace)
+    def rollback(self, *components: str) -> None:
+        """`helm rollback`, as `upgrade`."""
+        with self._renewed(components):
+            helm("rollback", NAME, "--namespace", self.namespace)
         self.wait_until_ready()
 
+    @contextlib.contextmanager
+    def _renewed(self, components: Sequence[str]) -> Iterator[None]:
+        """The block gives these components new revisions: KServe does not say which change it has seen."""
+
+        def latest() -> list[str]:
+            services = [get("ksvc", self.service(one), "--namespace", self.namespace) for one in components]
+            return [service["status"]["latestCreatedRevisionName"] for service in services]
+
+        before = latest()
+        yield
+        eventually(lambda: not set(before) & set(latest()), 60, f"new revisions of {', '.join(components)}")
+
     def wait_until_ready(self, seconds: float = 300.0) -> None:
-        """Every InferenceService is ready, and what is ready is what was asked for last."""
+        """Every InferenceService is ready, with the latest revisions of all its services."""
         services = [item["metadata"]["name"] for item in get("isvc", "--namespace", self.namespace)["items"]]
         for name in services:
             eventually(lambda name=name: is_up_to_date(self.namespace, name), seconds, f"InferenceService {name} ready")
@@ -137,25 +152,23 @@ def model(name: str = MODEL, **differences: object) -> dict[str, object]:
 
 def is_up_to_date(namespace: str, name: str) -> bool:
     """Whether an InferenceService is ready, and all of its services are with their latest revision."""
-    isvc = get("isvc", name, "--namespace", namespace)
-    if not _holds(isvc):
+    if not _is_ready(get("isvc", name, "--namespace", namespace)):
         return False
-    for service in get("ksvc", "--namespace", namespace, "--selector", f"serving.kserve.io/inferenceservice={name}")[
-        "items"
-    ]:
+    selector = f"serving.kserve.io/inferenceservice={name}"
+    for service in get("ksvc", "--namespace", namespace, "--selector", selector)["items"]:
         status = service.get("status", {})
-        latest = status.get("latestCreatedRevisionName")
-        if not _holds(service) or latest != status.get("latestReadyRevisionName"):
+        if not _is_ready(service) or status.get("observedGeneration") != service["metadata"]["generation"]:
+            return False
+        if status.get("latestCreatedRevisionName") != status.get("latestReadyRevisionName"):
             return False
     return True
 
 
-def _holds(item: Object) -> bool:
-    """Ready, of the generation that is there now."""
-    status = item.get("status", {})
-    if status.get("observedGeneration") != item["metadata"]["generation"]:
-        return False
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", ()))
+def _is_ready(item: Object) -> bool:
+    # An InferenceService's observedGeneration is not its own: it is that of one of its services.
+    return any(
+        one["type"] == "Ready" and one["status"] == "True" for one in item.get("status", {}).get("conditions", ())
+    )
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

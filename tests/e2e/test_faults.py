@@ -104,13 +104,14 @@ def test_a_broken_model_is_a_problem_and_a_rollback_mends_it(release: Release, f
         pytest.skip(f"no volume for a model's folder with nothing in it: {VOLUME}")
     claim = release.claim()
     nothing = {"baked": False, "pvc": {"claim": claim, "path": "nothing"}}
-    release.upgrade(models=[model(source=nothing)])
+    release.upgrade("predictor", models=[model(source=nothing)])
     began = time.monotonic()
     broken = ask(release.client(), OPENAI, order(SQUARE, 11), {"X-Request-Deadline": f"{time.time() + 60:.0f}"})
     assert broken.status in (503, 504), broken.body
-    facts["the client is told"] = broken.json["error"]["message"]
+    facts["the client is told"] = told = broken.json["error"]["message"]
+    assert told.endswith("the start was seen last: crashing")
     facts["after"] = f"{time.monotonic() - began:.0f} s"
-    release.rollback()
+    release.rollback("predictor")
     SQUARE.assert_in(picture_of(ask(release.client(), OPENAI, order(SQUARE, 12))))
 
 

@@ -90,7 +90,7 @@ def load_on(release: Release) -> Iterator[Load]:
 def test_upgraded_under_load_without_a_failed_request(life: Release, facts) -> None:
     changed = {"labels": {"e2e": "second"}}
     with load_on(life) as load:
-        life.upgrade(predictor=changed, edge=changed)
+        life.upgrade("predictor", "transformer", predictor=changed, edge=changed)
         assert_all_pods_have(life, "e2e=second")
     load.assert_nothing_failed()
     facts["answers meanwhile"] = len(load.answers)
@@ -98,7 +98,7 @@ def test_upgraded_under_load_without_a_failed_request(life: Release, facts) -> N
 
 def test_rolled_back_under_load_without_a_failed_request(life: Release, facts) -> None:
     with load_on(life) as load:
-        life.rollback()
+        life.rollback("predictor", "transformer")
         assert_all_pods_have(life, "!e2e")
     load.assert_nothing_failed()
     facts["answers meanwhile"] = len(load.answers)

@@ -40,7 +40,7 @@ def test_a_canary_gets_a_tenth_of_the_requests(new_release: Callable[..., Releas
     client = release.client()
     picture_of(ask(client, OPENAI, order(SQUARE, 1)))
     changed = {"annotations": {"e2e": "canary"}}
-    release.upgrade(models=[model(canaryTrafficPercent=10, predictor=changed)])
+    release.upgrade("predictor", models=[model(canaryTrafficPercent=10, predictor=changed)])
     for seed in range(2, REQUESTS + 2):
         SQUARE.assert_in(picture_of(ask(client, OPENAI, order(SQUARE, seed, num_inference_steps=10))))
     served = {}

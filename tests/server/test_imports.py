@@ -29,6 +29,7 @@ NEEDLESS = {
     "kubernetes",
     "numpy._core",
     "pandas.core",
+    "predictor.server.drain",  # only where it is asked for
     "psutil._common",
     "pydantic.v1",
     "requests",

@@ -27,6 +27,10 @@ annotations:
 serviceAccountName: {{ include "sdzero.fullname" .root }}-predictor
 automountServiceAccountToken: false
 enableServiceLinks: false
+{{- if $predictor.endDrain }}
+# The predictor ends queue-proxy by a signal, which takes a common process namespace, and a common user: 65532 unless told.
+shareProcessNamespace: true
+{{- end }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -57,6 +61,10 @@ containers:
       {{- end }}
       - name: SDZERO_TIMEOUT_SECONDS
         value: {{ $model.derived.requestSeconds | quote }}
+      {{- if $predictor.endDrain }}
+      - name: SDZERO_END_DRAIN
+        value: "true"
+      {{- end }}
       {{- $given := $predictor.settings }}
       {{- $derived := dict "queue_images" $model.derived.queueImages "grace_seconds" $model.derived.graceSeconds }}
       {{- include "sdzero.settings" (include "sdzero.merged" (dict "under" $derived "over" $given) | fromJson) | trim | nindent 6 }}

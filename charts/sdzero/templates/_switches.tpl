@@ -17,6 +17,9 @@ Switches of Knative that this release needs and the cluster has not set, as a JS
 {{- $_ := set $needed "features kubernetes.podspec-securitycontext" (list "enabled" "podSecurityContext is set") -}}
 {{- end -}}
 {{- end -}}
+{{- if .predictor.endDrain -}}
+{{- $_ := set $needed "features kubernetes.podspec-shareprocessnamespace" (list "enabled" "endDrain is set") -}}
+{{- end -}}
 {{- if and .hasEdge .edge.persistence.enabled -}}
 {{- $_ := set $needed "features kubernetes.podspec-persistent-volume-claim" (list "enabled" "edge.persistence is enabled") -}}
 {{- $_ := set $needed "features kubernetes.podspec-persistent-volume-write" (list "enabled" "edge.persistence is enabled") -}}

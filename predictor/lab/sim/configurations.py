@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from predictor.lab.sim.kpa import Autoscaling
-from predictor.lab.sim.measured import LEAN, PLAIN
+from predictor.lab.sim.measured import ENDED_DRAIN, LEAN, PLAIN
 from predictor.lab.sim.world import Configuration
 
 # What `sdzero plan` chose for GenTD26 at p95 <= 4 s; docs/simulator.md has the search.
@@ -42,6 +42,11 @@ def sdzero_short() -> Configuration:
     return Configuration(name="sdzero-15s", predictor=LEAN, autoscaling=replace(PRODUCT, timeout_seconds=15))
 
 
+def sdzero_ended_drains() -> Configuration:
+    """As `sdzero`, and the predictor ends queue-proxy's drain once it is idle (`--end-drain`)."""
+    return Configuration(name="sdzero-ended-drains", predictor=LEAN, autoscaling=PRODUCT, drain=ENDED_DRAIN)
+
+
 def sdzero_sleeping() -> Configuration:
     """Not built: the engine's process ends when it has nothing to do, and the pod stays for a minute without it."""
     autoscaling = replace(PRODUCT, window=60)
@@ -54,6 +59,7 @@ CONFIGURATIONS: Final[dict[str, Callable[[], Configuration]]] = {
     "knative-plain-one": knative_plain_one,
     "sdzero": sdzero,
     "sdzero-15s": sdzero_short,
+    "sdzero-ended-drains": sdzero_ended_drains,
     "sdzero-sleeping": sdzero_sleeping,
 }
 

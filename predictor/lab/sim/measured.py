@@ -100,3 +100,5 @@ PLAIN: Final = Predictor(
 PLATFORM_FLOOR: Final = (1.0, 1.2)
 # knative/serving cmd/queue: a pod that is told to go waits for so long since its last new request (drainSleepDuration).
 DRAIN: Final = 30.0
+# The same where the predictor ends it: predictor/server/drain.py waits for CONVERGED, 2 s, and looks once a second.
+ENDED_DRAIN: Final = 2.0 + 1.0

@@ -18,6 +18,7 @@ _STYLES: Final[dict[str, tuple[str, str, str]]] = {
     "knative-plain-one": ("#E69F00", ":", "v"),
     "sdzero": ("#0072B2", "-", "o"),
     "sdzero-15s": ("#56B4E9", "-.", "D"),
+    "sdzero-ended-drains": ("#CC79A7", (0, (3, 1, 1, 1)), "X"),  # type: ignore[dict-item]
     "sdzero-sleeping": ("#009E73", (0, (5, 1, 1, 1, 1, 1)), "P"),  # type: ignore[dict-item]
 }
 _DAY: Final = 86_400.0

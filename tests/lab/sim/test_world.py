@@ -11,7 +11,7 @@ from predictor.lab.sim.cluster import Pool
 from predictor.lab.sim.configurations import CONFIGURATIONS
 from predictor.lab.sim.edge import EdgeCache
 from predictor.lab.sim.kpa import Autoscaling
-from predictor.lab.sim.measured import LEAN, PLAIN, ColdStart
+from predictor.lab.sim.measured import ENDED_DRAIN, LEAN, PLAIN, ColdStart
 from predictor.lab.sim.trace import Trace, generate
 from predictor.lab.sim.world import Configuration, Outcome, Run, World
 
@@ -64,6 +64,17 @@ def test_on_a_single_gpu_it_has_to_wait_for_the_drain(trace: Make) -> None:
     run = ran(trace(10.0, 30.0), replace(BASE, pool=Pool(min_nodes=1, max_nodes=1)))
     # The first pod is gone at 53, as above.
     assert run.latencies[1] == pytest.approx(23.0 + 3.0 + WARM)
+
+
+def test_a_drain_that_is_ended_keeps_the_next_request_waiting_for_seconds(trace: Make) -> None:
+    """The numbers of the two tests above, with 3 s of a drain instead of 30."""
+    ended = replace(BASE, drain=ENDED_DRAIN)
+    assert CONFIGURATIONS["sdzero-ended-drains"]() == replace(
+        CONFIGURATIONS["sdzero"](), name="sdzero-ended-drains", drain=3.0
+    )
+    assert ran(trace(10.0), ended).pod_lives == pytest.approx([23.0 + 3.0 - 10.0])
+    run = ran(trace(10.0, 24.0), replace(ended, pool=Pool(min_nodes=1, max_nodes=1)))
+    assert run.latencies[1] == pytest.approx(26.0 - 24.0 + 3.0 + WARM)
 
 
 def test_termination_lasts_no_longer_than_a_request_may(trace: Make) -> None:
