@@ -23,7 +23,7 @@ from predictor.edge.sse import Event, EventReader, EventTooLarge
 LARGEST_EVENT = 64 * 2**20  # bytes
 LARGEST_BODY = 2**20  # of a problem, or the capabilities
 CONNECT_SECONDS = 5.0  # the address of a pod that has gone may swallow packets without a word
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 2.0  # seconds between two tries while it starts; doubles
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 0.5  # seconds between two tries while it starts; doubles. A start takes seconds
 LAST_BYTES = 1.0  # seconds for the end of a stream whose last event is there
 PLAIN = {"accept-encoding": "identity"}
 # Lets the kernel find out within half a minute that the other machine has died, which says nothing itself.

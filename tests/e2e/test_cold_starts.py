@@ -53,13 +53,15 @@ def naive(release: Release, settings: Settings) -> Side:
     apply(release.namespace, config_map, json.loads(read_manifest("naive.json", **fields)))
     eventually(lambda: is_up_to_date(release.namespace, "naive"), 300, "the naive predictor ready")
     client = release.clients.enter_context(connect(Way(settings, release.namespace, "naive-predictor")))
-    size = {"height": 128, "width": 128, "steps": STEPS, "guidance_scale": 7.5}
+    prompt = {"name": "prompt", "shape": [1], "datatype": "BYTES", "data": [SQUARE.prompt]}
 
     def draw(seed: int) -> Answer:
-        return ask(client, "/v1/models/naive:predict", {"instances": [{"prompt": SQUARE.prompt, "seed": seed} | size]})
+        order = {"height": 128, "width": 128, "steps": STEPS, "guidance_scale": 7.5, "seed": seed}
+        return ask(client, f"/v2/models/{MODEL}/infer", {"inputs": [prompt], "parameters": order})
 
     def right(answer: Answer) -> None:
-        (png,) = answer.json["predictions"]
+        (output,) = answer.json["outputs"]
+        (png,) = output["data"]
         SQUARE.assert_in(decode(base64.b64decode(png)))
 
     return Side("naive", release.namespace, "naive-predictor", CONTAINER, draw, right)

@@ -21,7 +21,7 @@ async def test_nobody_there_until_time_runs_out(connect):
     assert [await anext(updates), await anext(updates)] == [Waking("unreachable")] * 2
     with pytest.raises(DeadlineExceeded, match="seen last: unreachable"):
         await heard(updates)
-    assert 2 <= predictor.requests <= 3, "tried again, and not in a hurry"
+    assert 2 <= predictor.requests <= 5, "tried again, and not in a hurry"
 
 
 async def test_nothing_is_sent_that_nobody_asked_for(connect):

@@ -25,22 +25,22 @@ class StableDiffusion(kserve.Model):
         self.ready = True
         return self.ready
 
-    def predict(self, payload: dict, headers: dict | None = None) -> dict:
-        predictions = []
-        for order in payload["instances"]:
-            image = self.pipeline(
-                order["prompt"],
-                num_inference_steps=order["steps"],
-                guidance_scale=order["guidance_scale"],
-                height=order["height"],
-                width=order["width"],
-                generator=torch.Generator().manual_seed(order["seed"]),
-            ).images[0]
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG", compress_level=1)
-            predictions.append(base64.b64encode(buffer.getvalue()).decode())
-        return {"predictions": predictions}
+    def predict(self, payload: kserve.InferRequest, headers: dict | None = None) -> kserve.InferResponse:
+        (prompt,) = payload.inputs[0].data
+        order = payload.parameters
+        image = self.pipeline(
+            prompt,
+            num_inference_steps=order["steps"],
+            guidance_scale=order.get("guidance_scale", 7.5),
+            height=order["height"],
+            width=order["width"],
+            generator=torch.Generator().manual_seed(order["seed"]),
+        ).images[0]
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", compress_level=1)
+        file = kserve.InferOutput("image", [1], "BYTES", data=[base64.b64encode(buffer.getvalue()).decode()])
+        return kserve.InferResponse(payload.id or "", self.name, [file])
 
 
 if __name__ == "__main__":
-    kserve.ModelServer().start([StableDiffusion("naive")])
+    kserve.ModelServer().start([StableDiffusion("shapes")])
