@@ -63,7 +63,7 @@ def _read_openai(status: int, headers: Mapping[str, str], body: bytes) -> Answer
         return told(_problem(status, body), headers)
     document = _object(body)
     files = [(number, _file(one, "b64_json")) for number, one in enumerate(_list(document, "data"))]
-    facts = document.get("x_sdzero", {})
+    facts = document.get("x_sdzero") or {}
     answer = Answer(status, files, gpu_seconds=facts.get("gpu_seconds"), cold=facts.get("cold_start"))
     return told(answer, headers)
 
@@ -83,7 +83,7 @@ def _hear(answer: Answer, event: Event) -> None:
         answer.code, answer.error, answer.ended = problem.code or "unknown", problem.error, True
     elif event.name == "image_generation.completed":
         document = _object(event.data)
-        facts = document.get("x_sdzero", {})
+        facts = document.get("x_sdzero") or {}
         # Its seed tells one picture of a request from another; order alone would not show that one came twice.
         number = document.get("x_meta", {}).get("seed", len(answer.files))
         answer.files.append((number, _file(document, "b64_json")))
@@ -113,7 +113,7 @@ def _read_v2(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     nothing: dict[str, Any] = {"data": []}
     images = next((one for one in _list(document, "outputs") if one.get("name") == "image"), nothing)
     files = [(number, decoded(text)) for number, text in enumerate(_list(images, "data"))]
-    facts = document.get("parameters", {})
+    facts = document.get("parameters") or {}
     answer = Answer(
         status,
         files,

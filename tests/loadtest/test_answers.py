@@ -101,3 +101,12 @@ def test_a_png_tells_its_size():
     assert png_size(picture("x", 1, "40x30")) == "40x30"
     assert png_size(b"GIF89a") is None
     assert png_size(b"") is None
+
+
+def test_a_v2_answer_of_somebody_who_writes_null_for_what_is_not_there():
+    """KServe's own server does."""
+    output = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": None}
+    output["data"] = [base64.b64encode(GOOD[0][1]).decode()]
+    said = {"model_name": "shapes", "model_version": None, "id": "", "parameters": None, "outputs": [output]}
+    answer = V2.read(200, {}, json.dumps(said).encode())
+    assert (answer.files, answer.cold, answer.gpu_seconds) == ([(0, GOOD[0][1])], None, None)
