@@ -163,14 +163,14 @@ class Prelude:
 
 
 class Checks:
-    """Threads that compare the checksums of a bundle's files, those that the first image needs before all others.
+    """Threads that compare the checksums of a bundle's files: the small ones, the first image's packages, all others.
 
     No library is opened before its own is known to be right, and none waits for another's.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         first = [recipe.library for recipe in first_image(bundle.manifest.packages)]
-        order = sorted(bundle.manifest.files, key=lambda name: (name not in first, name.startswith("packages/")))
+        order = sorted(bundle.manifest.files, key=lambda name: (name.startswith("packages/"), name not in first))
         pool = ThreadPoolExecutor(HASHERS, "hash")
         self._checks = {name: pool.submit(_checked, bundle, name) for name in order}
         pool.shutdown(wait=False)
