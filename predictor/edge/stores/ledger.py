@@ -4,6 +4,7 @@ What a job comes to is booked in the transaction that ends it (`insert`); what h
 is noted in memory and flushed twice a second.
 """
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Iterable
@@ -83,6 +84,7 @@ class Ledger:
         self._secret = secret
         self._audit_prompts = audit_prompts
         self._notes: list[Line] = []
+        self._writing = asyncio.Lock()
 
     def prompt(self, prompt: str) -> str:
         """What the ledger may keep of a prompt: a hash that tells equal prompts, or the prompt where it is audited."""
@@ -111,21 +113,28 @@ class Ledger:
     async def flush(self) -> None:
         """Write what was noted; a line whose job was booked before is left out.
 
+        Who is cancelled here does not stop the writing; the next flush waits for its end.
+
         Raises:
             StoreUnavailable: the database does not answer; the lines stay in memory for the next time.
         """
-        notes, self._notes = self._notes, []
-        if not notes:
-            return
-        try:
-            async with self._database.write() as connection:
-                # If the answer to a commit was lost, these lines may be there already.
-                statement = upsert(connection, ledger).on_conflict_do_nothing(index_elements=[ledger.c.job_id])
-                for start in range(0, len(notes), CHUNK):
-                    await connection.execute(statement, [_row(line) for line in notes[start : start + CHUNK]])
-        except BaseException:
-            self._notes = notes + self._notes
-            raise
+        # Cancelled within a commit, nobody would know whether the lines are there.
+        await asyncio.shield(self._write())
+
+    async def _write(self) -> None:
+        async with self._writing:
+            notes, self._notes = self._notes, []
+            if not notes:
+                return
+            try:
+                async with self._database.write() as connection:
+                    # If the answer to a commit was lost, these lines may be there already.
+                    statement = upsert(connection, ledger).on_conflict_do_nothing(index_elements=[ledger.c.job_id])
+                    for start in range(0, len(notes), CHUNK):
+                        await connection.execute(statement, [_row(line) for line in notes[start : start + CHUNK]])
+            except BaseException:
+                self._notes = notes + self._notes
+                raise
 
     async def usage(
         self, *, tenant: str | None = None, key_id: str | None = None, since: float, until: float

@@ -1,5 +1,8 @@
 """The books: they add up, by key and period, and nothing is booked twice."""
 
+import asyncio
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,6 +135,33 @@ async def test_notes_outlive_a_database_that_is_away(postgresql):
     await ledger.flush()
     assert [entry.at for entry in await ledger.tail(limit=9)] == [2.0, 1.0]
     await database.close()
+
+
+async def test_a_flush_that_is_cancelled_within_its_commit_writes_each_note_once(database):
+    committed, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        read = database.read
+
+        @contextlib.asynccontextmanager
+        async def write(self):
+            async with database.write() as connection:
+                yield connection
+            committed.set()
+            await go_on.wait()
+
+    ledger = Ledger(Slow(), b"secret")
+    ledger.note(line(1.0))
+    flushing = asyncio.create_task(ledger.flush())
+    await committed.wait()
+    flushing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await flushing
+    ledger.note(line(2.0))
+    last = asyncio.create_task(ledger.flush())
+    go_on.set()
+    await last
+    assert [entry.at for entry in await ledger.tail(limit=9)] == [2.0, 1.0]
 
 
 async def test_notes_that_memory_does_not_hold_are_counted(database, monkeypatch):
