@@ -20,7 +20,7 @@ from predictor.edge.stores.windows import Away
 __all__ = ["Away", "RedisLink", "connected"]
 log = structlog.get_logger("sdzero.edge")
 
-CONNECTING = 0.5  # seconds
+CONNECTING = 1.0  # seconds
 ANSWERING = 1.0  # seconds, of one command, and of waiting for one of the connections
 CONNECTIONS = 16  # of one process
 PAUSE = 1.0  # seconds after a failure

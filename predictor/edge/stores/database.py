@@ -34,7 +34,7 @@ log = structlog.get_logger("sdzero.edge")
 
 PATIENCE = 10.0  # seconds for a lock or an answer
 MIGRATING = 600.0  # seconds for the same while tables change, here or in another process
-CONNECTING = 5.0  # seconds
+CONNECTING = 10.0  # seconds
 CONNECTIONS = 10  # of one process
 ADVISORY_LOCK = int.from_bytes(b"sdzero", "big")  # the one of PostgreSQL's that guards our migrations
 SQLITE, POSTGRESQL = "sqlite:///", "postgresql://"
