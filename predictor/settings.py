@@ -100,6 +100,15 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "their processes (shareProcessNamespace) and their user"
         ),
     ] = False
+    sleep_after_seconds: Annotated[
+        float,
+        doc(
+            "idle seconds after which the engine ends, until the next request, which waits for its start; 0 is never, "
+            "for only where GPUs are shared does anybody gain",
+            ge=0,
+            le=86400,
+        ),
+    ] = 0.0
     engine_restarts: Annotated[
         int, doc("engine deaths in a row, none of them after a ready engine, before the server gives up", ge=0, le=100)
     ] = 3

@@ -15,7 +15,7 @@ from predictor.core.messages import Generate
 from predictor.core.problems import Problem
 from predictor.core.request import Capabilities
 from predictor.engine.baked.bundle import Bundle, BundleError
-from predictor.engine.baked.libtorch import LibtorchError
+from predictor.engine.baked.native import LibtorchError
 from predictor.engine.baked.prelude import Prelude, contradictions
 from predictor.engine.capabilities import of_bundle, of_folder, of_pipeline
 from predictor.engine.denoiser import Denoiser, Event

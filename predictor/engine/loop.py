@@ -24,7 +24,7 @@ from predictor.core.messages import (
 from predictor.core.problems import Cancelled
 from predictor.core.timeline import START, Mark
 from predictor.engine.baked.bundle import BundleError
-from predictor.engine.baked.libtorch import LibtorchError
+from predictor.engine.baked.native import LibtorchError
 from predictor.engine.baked.prelude import Prelude
 from predictor.engine.folder import FolderError
 from predictor.engine.load import Worker, load

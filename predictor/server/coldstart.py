@@ -1,4 +1,7 @@
-"""The marks of this pod's start, the server's and its present engine's, and what is told from them."""
+"""The marks of the latest start, the server's and its present engine's, and what is told from them.
+
+It is the start of the pod, or after a sleep that of the engine alone: there the server's part begins with the wake.
+"""
 
 import re
 
@@ -31,13 +34,18 @@ class ColdStart:
         return max(ended, key=lambda mark: mark.at).name if ended else "starting"
 
     def once(self, name: str, since: str = START) -> None:
-        """Mark the server's first `name`; later ones are no part of a cold start."""
+        """Mark the server's first `name` of a start; later ones are no part of it."""
         if all(mark.name != name for mark in self._server):
             self._add(self._server, Mark(SERVER, name, clock.now(), since))
 
-    def engine_started(self) -> None:
-        """Forget the marks of an engine that died: another one starts from nothing."""
+    def engine_died(self) -> None:
+        """Forget its marks: another one starts from nothing."""
         self._engine.clear()
+
+    def woken(self) -> None:
+        """Forget all marks: a start of its own begins."""
+        self._engine.clear()
+        self._server = [Mark(SERVER, START, clock.now())]
 
     def engine_marked(self, mark: Mark) -> None:
         """A mark that came from the engine."""

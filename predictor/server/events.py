@@ -20,7 +20,7 @@ from predictor.asgi.replies import problem_body
 from predictor.core.messages import Accepted
 from predictor.core.problems import InternalError, Problem
 from predictor.core.tensors import flat
-from predictor.server.link import Progress
+from predictor.server.flights import Progress
 from predictor.server.service import Answer
 
 Updates = AsyncGenerator[Accepted | Progress | Answer, None]

@@ -39,10 +39,12 @@ class Metrics:
         self.gpu_seconds = Counter("sdzero_gpu_seconds", "device time of finished requests", registry=registry)
         self.images = Counter("sdzero_images", "pictures made", registry=registry)
         self.engine_restarts = Counter("sdzero_engine_restarts", "engines started after one died", registry=registry)
+        self.engine_wakes = Counter("sdzero_engine_wakes", "engines started after a sleep", registry=registry)
         self.images_in_flight = Gauge(
             "sdzero_images_in_flight", "pictures that wait or are being made", registry=registry
         )
-        self.ready = Gauge("sdzero_ready", "1 while the engine takes requests", registry=registry)
+        self.ready = Gauge("sdzero_ready", "1 while requests are taken", registry=registry)
+        self.asleep = Gauge("sdzero_asleep", "1 while no engine runs, for nobody needs it", registry=registry)
         self._model = model
         for outcome in OUTCOMES:
             self.requests.labels(outcome)

@@ -8,7 +8,7 @@ tensor that is not UTF-8 into a 500, ignores `id`, and cannot see a client hang 
     POST  /v2/models/NAME/generate         flat JSON in, flat JSON out
     POST  /v2/models/NAME/generate_stream  flat JSON in, server-sent events out (see `events.py`)
     GET   /v2/models/NAME/capabilities     what the model allows, as the edge wants to know it
-    GET   /timeline                        marks and phases of this pod's start
+    GET   /timeline                        marks and phases of the latest start
 """
 
 import importlib.metadata
@@ -185,7 +185,7 @@ class Rest:
         return json_reply({"name": "sdzero", "version": importlib.metadata.version("kserve"), "extensions": extensions})
 
     async def timeline(self, _: Request) -> Response:
-        """Where this pod's start spent its time."""
+        """Where the start of this pod, or of its engine after a sleep, spent its time."""
         return json_reply({**self._coldstart.report(), "ready": self._service.ready})
 
     async def closed(self, _: Request) -> Response:

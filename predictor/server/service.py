@@ -18,8 +18,9 @@ from predictor.core.request import Capabilities, ImageEncoding, resolve
 from predictor.core.tensors import Scalar, Tensor, answer_tensors
 from predictor.core.timeline import phases, server_timing
 from predictor.server.coldstart import ColdStart
+from predictor.server.flights import Pictures, Progress
 from predictor.server.images import Packer
-from predictor.server.link import EngineLink, Pictures, Progress
+from predictor.server.link import EngineLink
 
 OF_REQUESTS = ("first_request", "first_image")  # marks that are no part of a start
 
@@ -54,7 +55,7 @@ class Service:
         self._packer = packer
         self._journal = journal
         self._tracer = tracer
-        self._told = 0.0  # seconds since the first mark; the start up to here is in some trace
+        self._told = 0.0  # seconds since boot; starts up to here are in some trace
 
     @property
     def ready(self) -> bool:
@@ -93,7 +94,6 @@ class Service:
         request, encoding = resolve(fields, capabilities, secrets.randbelow(2**32))
         self._journal.resolved(entry, request)
         self._tracer.describe(request)
-        self._coldstart.once("first_request", since="engine_ready")
         tokens = Accepted("", 0, 0)
         async with aclosing(self._link.generate(request, progress=stream, previews=previews)) as updates:
             async for update in updates:
@@ -139,10 +139,11 @@ class Service:
     def _tell_start(self) -> None:
         """Put into the trace of this request what no trace has yet of the start that it came into."""
         marks = self._coldstart.marks
+        zero = marks[0].at
         # Its own waiting and its own pictures are in its trace already.
-        new = [p for p in phases(marks) if p.name not in OF_REQUESTS and p.start + p.seconds > self._told]
-        self._told = max((p.start + p.seconds for p in new), default=self._told)
-        self._tracer.cold_start(new, time.time() - (clock.now() - marks[0].at))
+        new = [p for p in phases(marks) if p.name not in OF_REQUESTS and zero + p.start + p.seconds > self._told]
+        self._told = max((zero + p.start + p.seconds for p in new), default=self._told)
+        self._tracer.cold_start(new, time.time() - (clock.now() - zero))
 
     async def pack_previews(self, progress: Progress) -> list[str]:
         """Base64 text of a PNG file per preview."""

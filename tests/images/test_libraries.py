@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from predictor.engine.baked import libtorch
+from predictor.engine.baked import native
 from predictor.lab.images.libraries import (
     ROOTS,
     asks_for,
@@ -33,8 +33,9 @@ print(*{line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}, 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_roots_are_what_the_engine_opens(device, monkeypatch):
     opened = []
-    monkeypatch.setattr(libtorch, "load_library", lambda path, scope: opened.append((path, scope)))
-    libtorch.Libtorch(device, stderr=None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(native, "load_library", lambda path, scope: opened.append((path, scope)))
+    native.load_libtorch(device, threads=1)
     assert opened == [(TORCH / name, ctypes.RTLD_GLOBAL) for name in ROOTS[device]]
 
 

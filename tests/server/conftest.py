@@ -39,7 +39,7 @@ class Server:
 
     @property
     def engine_notes(self) -> list[str]:
-        """What the fake engine has written down: start, generate ID, cancel ID."""
+        """What the fake engine has written down: start, generate ID, cancel ID, told to end."""
         notes = self.folder / "engine"
         return notes.read_text().splitlines() if notes.exists() else []
 
@@ -59,6 +59,12 @@ class Server:
         children = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text().split()
         assert len(children) == 1
         return int(children[0])
+
+    def engine_runs(self) -> bool:
+        return Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text() != ""
+
+    def sleeps(self) -> bool:
+        return self.metric("sdzero_asleep") == 1
 
     def is_ready(self) -> bool:
         assert self.popen.poll() is None, self.stderr

@@ -2,11 +2,14 @@
 
 How it behaves is told by the prompt ("hold", "die", "oom", "nonsense", "long") and by these environment variables:
 
-    FAKE_LOG        a file that gets a line per event: start, generate ID, cancel ID
+    FAKE_LOG        a file that gets a line per event: start, generate ID, cancel ID, told to end
     FAKE_GATE       a file without which it is not ready
     FAKE_RELEASE    a file at which the prompt "hold" goes on
     FAKE_FAIL       it cannot start, and says so in these words
     FAKE_EXIT       it ends with this code before it is ready
+    FAKE_WELL       a file with which it does start, FAKE_FAIL and FAKE_EXIT notwithstanding
+    FAKE_REVISION   a file that holds the model's revision
+    FAKE_STUBBORN   anything: it notes SIGTERM and goes on
 """
 
 import argparse
@@ -68,17 +71,21 @@ class FakeEngine:
         started = clock.process_start()
         self.say(messages.Marked(Mark("engine", START, started)))
         self.say(messages.Marked(Mark("engine", "imports", clock.now())))
-        if reason := os.environ.get("FAKE_FAIL"):
+        well = Path(os.environ.get("FAKE_WELL", "/nonexistent")).exists()
+        if not well and (reason := os.environ.get("FAKE_FAIL")):
             self.say(messages.Failed(reason))
             self.socket.close(linger=2000)
             sys.exit(messages.CANNOT_START)
-        if code := os.environ.get("FAKE_EXIT"):
+        if not well and (code := os.environ.get("FAKE_EXIT")):
             os._exit(int(code))
         if gate := os.environ.get("FAKE_GATE"):
             while not Path(gate).exists():
                 time.sleep(0.005)
         self.say(messages.Marked(Mark("engine", "weights_read", clock.now(), since="imports")))
-        self.say(messages.Ready(CAPABILITIES))
+        capabilities = CAPABILITIES
+        if path := os.environ.get("FAKE_REVISION"):
+            capabilities = msgspec.structs.replace(capabilities, revision=Path(path).read_text())
+        self.say(messages.Ready(capabilities))
 
     def serve(self) -> None:
         while True:
@@ -142,6 +149,8 @@ def note(line: str) -> None:
 
 def main() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.environ.get("FAKE_STUBBORN"):
+        signal.signal(signal.SIGTERM, lambda *_: note("told to end"))
     parser = argparse.ArgumentParser()
     parser.add_argument("--address", required=True)
     parser.add_argument("--settings", required=True)

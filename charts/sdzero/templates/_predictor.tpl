@@ -61,6 +61,10 @@ containers:
       {{- end }}
       - name: SDZERO_TIMEOUT_SECONDS
         value: {{ $model.derived.requestSeconds | quote }}
+      {{- with $predictor.sleepAfterSeconds }}
+      - name: SDZERO_SLEEP_AFTER_SECONDS
+        value: {{ int . | quote }}
+      {{- end }}
       {{- if $predictor.endDrain }}
       - name: SDZERO_END_DRAIN
         value: "true"

@@ -7,11 +7,11 @@ import ctypes
 import threading
 from collections.abc import Mapping, Sequence
 from ctypes import c_char_p, c_int, c_size_t, c_uint, c_void_p
-from pathlib import Path
 from typing import Any
 
 from predictor.engine.baked.device import Array, Memory, address_of
-from predictor.engine.baked.libtorch import DeviceName, LibtorchError, NoMemory
+from predictor.engine.baked.libtorch import NoMemory
+from predictor.engine.baked.native import DeviceName, LibtorchError, loaded
 
 TO_DEVICE, TO_HOST, ON_DEVICE = 1, 2, 3  # cudaMemcpyKind
 NON_BLOCKING = 1  # cudaStreamNonBlocking
@@ -51,7 +51,7 @@ class Cuda:
     name: DeviceName = "cuda"
 
     def __init__(self) -> None:
-        library = ctypes.CDLL(_loaded("libcudart.so"))
+        library = ctypes.CDLL(loaded("libcudart.so"))
         self._calls = {name: _declare(library, name, kinds) for name, kinds in _CALLS.items()}
         self._text = library.cudaGetErrorString
         self._text.restype = c_char_p
@@ -125,21 +125,6 @@ class Cuda:
             raise (NoMemory if code == MEMORY_ALLOCATION else LibtorchError)(reason)
 
 
-def begin_context() -> None:
-    """Make the first GPU's context through the driver; CUDA's runtime, once it is loaded, will use it.
-
-    It takes as long as loading libtorch, and needs nothing of it (CUDA Driver API reference, primary context).
-    """
-    driver, device, context = ctypes.CDLL("libcuda.so.1"), c_int(), c_void_p()
-    for name, arguments in (
-        ("cuInit", (0,)),
-        ("cuDeviceGet", (ctypes.byref(device), 0)),
-        ("cuDevicePrimaryCtxRetain", (ctypes.byref(context), device)),
-    ):
-        if code := getattr(driver, name)(*arguments):
-            raise LibtorchError(f"{name} failed with code {code}")
-
-
 class Stream:
     """A queue of work that runs beside the others."""
 
@@ -178,15 +163,6 @@ class _Allocation:
 
     def __del__(self) -> None:
         self._cuda.call("Free", self._address)
-
-
-def _loaded(name: str) -> str:
-    """The path of a library that this process has loaded."""
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-        path = line.split(maxsplit=5)[-1]
-        if Path(path).name.startswith(name):
-            return path
-    raise LibtorchError(f"{name} is not among torch's libraries: this torch was built without CUDA")
 
 
 def _declare(library: ctypes.CDLL, name: str, arguments: Sequence[Any]) -> Any:

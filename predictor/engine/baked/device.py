@@ -4,7 +4,7 @@ import ctypes
 import mmap
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from predictor.engine.baked.libtorch import DeviceName
+from predictor.engine.baked.native import DeviceName
 from predictor.engine.resources import host_memory
 
 if TYPE_CHECKING:  # numpy is imported while the device starts, not before

@@ -15,8 +15,9 @@ from typing import Any
 
 from predictor.engine.baked.cuda import Cuda
 from predictor.engine.baked.device import Device, Memory
-from predictor.engine.baked.libtorch import Input, Libtorch, LibtorchError, Package, Tensor, folder
+from predictor.engine.baked.libtorch import Input, Libtorch, Package, Tensor
 from predictor.engine.baked.manifest import ITEM_SIZES
+from predictor.engine.baked.native import LibtorchError, folder
 
 RELAXED = 2  # cudaStreamCaptureModeRelaxed: other threads go on as they like
 CAPTURING = 1  # cudaStreamCaptureStatusActive

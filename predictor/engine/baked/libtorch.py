@@ -6,25 +6,18 @@ away, and what it returns is freed with the `Tensor` that holds it. Every tensor
 """
 
 import ctypes
-import functools
-import importlib.util
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from ctypes import c_bool, c_char_p, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from predictor.engine.baked.manifest import ITEM_SIZES, Dtype
+from predictor.engine.baked.native import DeviceName, LibtorchError, folder, load_library, load_libtorch
 from predictor.engine.baked.stderr import StderrTail
 
-DeviceName = Literal["cpu", "cuda"]
 Input = tuple[int, Dtype, Sequence[int]]  # address, dtype, shape
-RTLD_NOW = 2  # dlfcn.h
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
-
-
-class LibtorchError(RuntimeError):
-    """A call into native code failed; the message is the library's own."""
 
 
 class NoMemory(LibtorchError):
@@ -62,28 +55,16 @@ _TENSOR_CALLS: Mapping[str, Sequence[Any]] = {
 }
 
 
-def folder() -> Path:
-    """Where torch's libraries are; torch is looked for, not imported. Raises LibtorchError if it is not installed."""
-    found = importlib.util.find_spec("torch")
-    if found is None or found.origin is None:
-        raise LibtorchError("torch is not installed; a bundle needs its libraries (not its Python modules)")
-    return Path(found.origin).parent / "lib"
-
-
 class Libtorch:
     """The libraries, loaded for one device, and the tensors that they know.
 
     Loading takes tenths of a second and lets other threads run meanwhile.
     """
 
-    def __init__(self, device: DeviceName, stderr: StderrTail) -> None:
+    def __init__(self, device: DeviceName, stderr: StderrTail, threads: int = 0) -> None:
         self.device, self._stderr = device, stderr
-        # libtorch.so itself holds nothing, but asks for the CUDA libraries wherever torch was built with them.
-        libraries = ["libtorch_global_deps.so", "libtorch_cpu.so"]
-        libraries += ["libtorch_cuda.so", "libtorch.so"] if device == "cuda" else []
-        for name in libraries:
-            load_library(folder() / name, ctypes.RTLD_GLOBAL)
-        calls = ctypes.CDLL(str(folder() / "libtorch_cpu.so"))
+        load_libtorch(device, threads)
+        calls = load_library(folder() / "libtorch_cpu.so", ctypes.RTLD_GLOBAL)
         self._calls = {name: _declare(calls, f"aoti_torch_{name}", kinds) for name, kinds in _TENSOR_CALLS.items()}
         self._dtypes: dict[Dtype, int] = {
             name: int(getattr(calls, f"aoti_torch_dtype_{name}")()) for name in ITEM_SIZES
@@ -156,8 +137,7 @@ class Package:
         self._container = c_void_p()
         self._constants: list[int] = []  # handles
         # Two packages define the same names; local ones keep each from running the other's code.
-        load_library(library, ctypes.RTLD_LOCAL)
-        calls = ctypes.CDLL(str(library))
+        calls = load_library(library, ctypes.RTLD_LOCAL)
         prefix = "AOTInductorModelContainer"
         try:
             self._calls = {name: _declare(calls, prefix + name, kinds) for name, kinds in _PACKAGE_CALLS.items()}
@@ -213,22 +193,6 @@ class Package:
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
     """Strides, in elements, of a tensor in row-major order."""
     return tuple(math.prod(shape[place + 1 :]) for place in range(len(shape)))
-
-
-def load_library(path: Path, scope: int) -> None:
-    """dlopen(3) without holding Python's lock: `ctypes.CDLL` keeps every other thread waiting."""
-    dlopen, dlerror = _loader()
-    if not dlopen(str(path).encode(), scope | RTLD_NOW):
-        # The reason belongs to the thread that called, which is this one.
-        raise LibtorchError((dlerror() or b"").decode(errors="replace") or f"{path}: cannot be loaded")
-
-
-@functools.cache
-def _loader() -> tuple[Any, Any]:
-    libc = ctypes.CDLL(None)
-    libc.dlopen.argtypes, libc.dlopen.restype = (c_char_p, ctypes.c_int), c_void_p
-    libc.dlerror.restype = c_char_p
-    return libc.dlopen, libc.dlerror
 
 
 def _declare(library: ctypes.CDLL, name: str, arguments: Sequence[Any]) -> Any:

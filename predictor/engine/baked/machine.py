@@ -4,7 +4,6 @@ import ctypes
 import importlib.util
 import os
 import re
-import subprocess
 from ctypes import c_char_p, c_int
 from pathlib import Path
 from typing import Literal
@@ -54,7 +53,8 @@ def describe(device: Literal["cpu", "cuda"]) -> Machine:
 
 def with_compilers(machine: Machine) -> Machine:
     """The same with the versions of the compilers that a bake uses: `g++`, and Triton where it is installed."""
-    from importlib.metadata import PackageNotFoundError, version  # slow to import, and serving never asks
+    import subprocess  # slow to import, both, and serving never asks
+    from importlib.metadata import PackageNotFoundError, version
 
     try:
         triton = version("triton")

@@ -10,7 +10,6 @@ A package is opened on memory that its weights have yet to reach: a rehearsal lo
 the numbers are. Imports neither numpy nor torch.
 """
 
-import os
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,18 +19,18 @@ from pathlib import Path
 from predictor.clock import now
 from predictor.core.timeline import START
 from predictor.engine.baked.bundle import HASHERS, Bundle, BundleError
-from predictor.engine.baked.cuda import Cuda, begin_context
+from predictor.engine.baked.cuda import Cuda
 from predictor.engine.baked.device import Device, Host, Memory
-from predictor.engine.baked.libtorch import DeviceName, Libtorch, LibtorchError, Package
+from predictor.engine.baked.libtorch import Libtorch, Package
 from predictor.engine.baked.machine import describe
 from predictor.engine.baked.manifest import Manifest
 from predictor.engine.baked.manifest import Package as Recipe
+from predictor.engine.baked.native import DeviceName, LibtorchError, begin_context
 from predictor.engine.baked.program import Geometry, Program, Programs
 from predictor.engine.baked.ring import Ring
 from predictor.engine.baked.stderr import stderr_tail
 from predictor.engine.baked.weights import HostMemory, WeightStream
 from predictor.engine.folder import ModelFolder
-from predictor.engine.resources import cores
 from predictor.settings import EngineSettings
 
 
@@ -56,12 +55,21 @@ class Prelude:
 
     settings: EngineSettings
     moments: list[tuple[str, str, float]] = field(default_factory=list)
+    _linked: threading.Event = field(default_factory=threading.Event)
     _opened: Future[Opened] = field(default_factory=Future)
 
     def begin(self) -> "Prelude":
         """Start, and return at once."""
         threading.Thread(target=self._run, name="prelude", daemon=True).start()
         return self
+
+    def wait_linked(self) -> None:
+        """Until the first package is open, or never will be.
+
+        Python holds its lock while it opens an extension module, and that waits for the linker: whoever imports one
+        before this stops all threads here.
+        """
+        self._linked.wait()
 
     def result(self) -> Opened:
         """Raises BundleError, or LibtorchError with the library's own message."""
@@ -72,6 +80,8 @@ class Prelude:
             self._opened.set_result(self._open())
         except BaseException as error:
             self._opened.set_exception(error)
+        finally:
+            self._linked.set()
 
     def _open(self) -> Opened:
         bundle = Bundle.open(Path(self.settings.bundle))
@@ -81,34 +91,31 @@ class Prelude:
             # Neither knows of the bundle yet; both take long.
             libraries = pool.submit(self._libtorch, bundle.manifest.machine.device)
             context = pool.submit(begin_context) if cuda else None
+            checks = Checks(bundle)
             self._refuse_unfit(bundle)
             sink: Ring | HostMemory = Ring(bundle.index.chunk) if cuda else HostMemory(bundle.index.size)
             try:
-                return self._open_on(bundle, sink, pool, libraries, context)
+                return self._open_on(bundle, checks, sink, pool, libraries, context)
             except BaseException as error:
                 if isinstance(sink, Ring):
                     sink.stop(error)  # or its thread, and the pool with it, would wait for ever
                 raise
 
     def _libtorch(self, device: DeviceName) -> Libtorch:
-        # Read when libgomp is loaded, which is with libtorch. Threads that wait by spinning slow each other down many
-        # times over on cores that they share with anything else.
-        os.environ["OMP_NUM_THREADS"] = str(self.settings.threads or cores())
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        torch = Libtorch(device, stderr_tail())
+        torch = Libtorch(device, stderr_tail(), self.settings.threads)
         self._mark("libtorch", "bundle_opened")
         return torch
 
     def _open_on(
         self,
         bundle: Bundle,
+        checks: "Checks",
         sink: Ring | HostMemory,
         pool: ThreadPoolExecutor,
         libraries: Future[Libtorch],
         context: Future[None] | None,
     ) -> Opened:
         stream = WeightStream(bundle, sink)
-        checks = Checks(bundle)
         torch = libraries.result()
         device: Device = Host()
         uploaded = None
@@ -126,13 +133,19 @@ class Prelude:
         geometry = geometry_of(bundle, folder)
         ready = "libtorch" if context is None else "cuda_context"
         cuda_graphs = self.settings.cuda_graphs and device.name == "cuda"
+        # Opening is the linker's work and Python's, which both do one thing at a time: the slowest package comes first.
+        taking_turns = threading.Lock()
 
         def opened(recipe: Recipe) -> Program:
             checks.wait([recipe.library])
-            package = Package(torch, bundle.path / recipe.library, *arity(recipe, geometry))
-            program = Program(recipe, package, torch, device, geometry)
-            package.use(constants(bundle, recipe, package, torch, weights.address))
-            program.rehearse()
+            with taking_turns:
+                package = Package(torch, bundle.path / recipe.library, *arity(recipe, geometry))
+                program = Program(recipe, package, torch, device, geometry)
+                package.use(constants(bundle, recipe, package, torch, weights.address))
+            self._linked.set()
+            if recipe.images[1] > 1 and device.name == "cuda":
+                return program  # see `Batches`
+            program.rehearse(program.least)
             if recipe.kind == "step" and recipe.images == (1, 1) and cuda_graphs:
                 program.capture()
             self._mark(f"{recipe.kind}_warm", ready)

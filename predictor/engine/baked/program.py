@@ -4,19 +4,17 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar, get_args
+from typing import NamedTuple
 
 from predictor.engine.baked.cuda import Cuda
 from predictor.engine.baked.device import Array, Device, Memory
 from predictor.engine.baked.graph import Graph, capture
-from predictor.engine.baked.libtorch import DeviceName, Input, Libtorch, LibtorchError, Package, Tensor
+from predictor.engine.baked.libtorch import Input, Libtorch, Package, Tensor
 from predictor.engine.baked.manifest import ITEM_SIZES, Dtype, Kind
 from predictor.engine.baked.manifest import Package as Recipe
+from predictor.engine.baked.native import DeviceName, LibtorchError
 
 SCALARS = 8  # of a row: six coefficients of its sampler, timestep, guidance scale
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,13 @@ class Geometry:
     def pooled_bytes(self) -> int:
         """Of one prompt's pooled text."""
         return ITEM_SIZES[self.dtype] * self.pooled
+
+
+class Shape(NamedTuple):
+    """Of a call: images and, for a step, evaluations of the UNet, which are one or two for each."""
+
+    images: int
+    evaluations: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,11 +116,17 @@ class Program:
                 self.device.upload(place + number * size, part)
         return place
 
-    def rehearse(self) -> None:
-        """Run on zeros, so that the first real call finds kernels loaded and memory allocated."""
-        blank = self.device.allocate(max(math.prod(shape) * ITEM_SIZES[dtype] for dtype, shape in self._least()))
+    @property
+    def least(self) -> Shape:
+        """The smallest call that the package takes."""
+        return Shape(self.recipe.images[0], self.recipe.evaluations[0])
+
+    def rehearse(self, shape: Shape) -> None:
+        """Run on zeros, so that the first real call of this shape finds kernels loaded and memory allocated."""
+        kinds = self._inputs(shape)
+        blank = self.device.allocate(max(math.prod(dims) * ITEM_SIZES[dtype] for dtype, dims in kinds))
         self.device.clear(blank.address, blank.size)
-        self.run(*((blank.address, dtype, shape) for dtype, shape in self._least()))
+        self.run(*((blank.address, dtype, dims) for dtype, dims in kinds))
         self.device.wait()
 
     def capture(self) -> None:
@@ -127,15 +138,17 @@ class Program:
         assert isinstance(self.device, Cuda)
         size = self.geometry.latents_bytes((self.recipe.height, self.recipe.width)) * self.recipe.images[0]
         try:
-            self._graph = capture(self.device, self.torch, self.package, [(0, *kind) for kind in self._least()], size)
+            self._graph = capture(
+                self.device, self.torch, self.package, [(0, *kind) for kind in self._inputs(self.least)], size
+            )
         except LibtorchError as error:
             raise type(error)(f"CUDA graph of {self.recipe.name}: {error}; --cuda-graphs false does without") from error
         self.device.wait()
 
-    def _least(self) -> list[tuple[Dtype, Sequence[int]]]:
-        """Dtype and shape of each input, for as few images as the package takes."""
+    def _inputs(self, shape: Shape) -> list[tuple[Dtype, Sequence[int]]]:
+        """Dtype and dimensions of each input of such a call."""
         recipe, geometry = self.recipe, self.geometry
-        images, evaluations = recipe.images[0], recipe.evaluations[0]
+        images, evaluations = shape
         latents: tuple[Dtype, Sequence[int]] = (
             "float32",
             (images, *geometry.latents_shape((recipe.height, recipe.width))),
@@ -155,31 +168,41 @@ class Programs:
 
     On a GPU each kind of package has a thread of its own, in which it is opened, rehearsed and run: cuDNN's plans and
     cuBLAS's handles belong to a thread, torch's memory to the thread's stream, and a rehearsal elsewhere prepares
-    nothing. The CPU has one thread for all, or each would bring along its own team of OpenMP threads.
+    nothing. Packages for several images have another, so that theirs hold up nobody. The CPU has one thread for all, or
+    each would bring along its own team of OpenMP threads.
     """
 
     def __init__(self, recipes: Iterable[Recipe], device: DeviceName, opener: Callable[[Recipe], Program]) -> None:
         self.recipes = tuple(recipes)
         self._opener = opener
         self._opened: dict[str, Future[Program]] = {}
-        kinds: tuple[Kind, ...] = get_args(Kind)
-        threads = [ThreadPoolExecutor(1, thread_name_prefix=kind) for kind in kinds[: 1 if device == "cpu" else None]]
-        self._threads = dict(zip(kinds, threads * len(kinds), strict=False))
+        lanes = {recipe.name: "cpu" if device == "cpu" else _lane(recipe) for recipe in self.recipes}
+        threads = {lane: ThreadPoolExecutor(1, thread_name_prefix=lane) for lane in {*lanes.values()}}
+        self._threads = {name: threads[lane] for name, lane in lanes.items()}
+
+    def thread(self, recipe: Recipe) -> ThreadPoolExecutor:
+        """Where the package is opened and run."""
+        return self._threads[recipe.name]
 
     def begin(self, recipe: Recipe) -> "Future[Program]":
         """Open it in its thread, unless that has begun."""
         if recipe.name not in self._opened:
-            self._opened[recipe.name] = self._threads[recipe.kind].submit(self._opener, recipe)
+            self._opened[recipe.name] = self.thread(recipe).submit(self._opener, recipe)
         return self._opened[recipe.name]
 
-    def best(self, kind: Kind, size: tuple[int, int], images: int) -> Program:
+    def rehearse(self, recipe: Recipe, shape: Shape) -> "Future[None]":
+        """Open it, and rehearse this shape, in its thread."""
+        opened = self.begin(recipe)
+        return self.thread(recipe).submit(lambda: opened.result().rehearse(shape))
+
+    def best(self, kind: Kind, size: tuple[int, int], images: int) -> Recipe:
         """For this many images: the smallest package that takes them, or else the largest."""
         fitting = [r for r in self.recipes if r.kind == kind and (r.height, r.width) == size]
         enough = [recipe for recipe in fitting if recipe.images[1] >= images]
         if enough:
-            return self.begin(min(enough, key=lambda recipe: recipe.images[1])).result()
-        return self.begin(max(fitting, key=lambda recipe: recipe.images[1])).result()
+            return min(enough, key=lambda recipe: recipe.images[1])
+        return max(fitting, key=lambda recipe: recipe.images[1])
 
-    def run(self, kind: Kind, work: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
-        """`work` in the thread of a kind."""
-        return self._threads[kind].submit(work, *arguments, **named).result()
+
+def _lane(recipe: Recipe) -> str:
+    return recipe.kind if recipe.images[1] == 1 else f"{recipe.kind}-many"

@@ -7,13 +7,15 @@ company are used where they are, and only newcomers and regrouped rows are copie
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
+from predictor.engine.baked.batches import Batches
 from predictor.engine.baked.device import Array, Device, Memory
 from predictor.engine.baked.libtorch import Input, NoMemory
-from predictor.engine.baked.program import SCALARS, Geometry, Program, Programs, Slice
+from predictor.engine.baked.manifest import Package as Recipe
+from predictor.engine.baked.program import SCALARS, Geometry, Program, Programs, Shape, Slice
 from predictor.engine.runtime import DeviceFull, Embedding, Floats, Pixels, State, StepRow, Tokens
 from predictor.engine.samplers import Column
 
@@ -56,26 +58,36 @@ class BakedRuntime:
     def __init__(self, device: Device, geometry: Geometry, programs: Programs, weights: Memory) -> None:
         self.device, self.geometry, self.programs = device, geometry, programs
         self.weights = weights  # the packages hold its address alone
+        self._batches: dict[str, Batches] = {}
+        self._last: Recipe | None = None  # whose thread may have work outstanding
 
     @_device_full
     def encode(self, prompts: list[Tokens | None]) -> list[Embedding]:
         """Hidden states per prompt and, for SDXL, its pooled text; zeros where there is no prompt."""
-        program = self.programs.best("text", (0, 0), 1)
-        self._settle()  # steps may still read embeddings that are about to make room
-        return self.programs.run("text", self._encode, program, prompts)
+        return self._run(self.programs.best("text", (0, 0), 1), self._encode, prompts)
 
     @_device_full
     def step(self, rows: list[StepRow]) -> list[State]:
         """One call for all rows; a row whose guidance is off costs one evaluation of the UNet instead of two."""
         size = self._size(rows[0])
-        program = self.programs.best("step", size, len(rows))
-        return self.programs.run("step", self._step, program, rows, size)
+        recipe = self.programs.best("step", size, len(rows))
+        shape = Shape(len(rows), sum(2 if _guided(row) else 1 for row in rows))
+        if recipe.images[1] == 1 or self.device.name == "cpu":
+            return self._run(recipe, self._step, rows, size, shape)
+        batches = self._batches.setdefault(recipe.name, Batches(self.programs, recipe))
+        rehearsed = batches.ready(*shape)
+        if rehearsed:
+            return self._run(recipe, self._step, rows, size, rehearsed)
+        self._settle()
+        batches.one_by_one(*shape)
+        return self._run(self.programs.best("step", size, 1), self._step_singly, rows, size)
 
     def denoised(self, state: State) -> Floats:
         """The last estimate of the finished latents, float32 [channels, height/8, width/8]."""
         own = _own(state)
         latents = np.empty(self.geometry.latents_shape(own.size), np.float32)
-        self.programs.run("step", self.device.download, own.denoised.address, latents)
+        assert self._last is not None
+        self._run(self._last, self._download, own.denoised.address, latents)
         return latents
 
     @_device_full
@@ -83,23 +95,21 @@ class BakedRuntime:
         """Latents → uint8 [height, width, 3], as many at once as the package takes."""
         pictures: list[Pixels] = []
         left = [_own(state) for state in states]
-        self._settle()
         while left:
             size = left[0].size
-            program = self.programs.best("decode", size, len(left))
-            count = min(len(left), program.recipe.images[1])
+            recipe = self.programs.best("decode", size, len(left))
+            count = min(len(left), recipe.images[1])
             now, left = left[:count], left[count:]
-            now += now[-1:] * (program.recipe.images[0] - count)
+            now += now[-1:] * (recipe.images[0] - count)
             latents = [state.latents for state in now]
-            pictures += list(self.programs.run("decode", self._pixels, program, latents, size, size)[:count])
+            pictures += list(self._run(recipe, self._pixels, latents, size, size)[:count])
         return pictures
 
     def picture(self, latents: Floats) -> Pixels:
         """A denoised estimate → a small picture, uint8 [height/8, width/8, 3]."""
         small = latents.shape[1], latents.shape[2]
         size = small[0] * self.geometry.scale, small[1] * self.geometry.scale
-        program = self.programs.best("preview", size, 1)
-        picture: Pixels = self.programs.run("preview", self._pixels, program, [latents], size, small)[0]
+        picture: Pixels = self._run(self.programs.best("preview", size, 1), self._pixels, [latents], size, small)[0]
         return picture
 
     def capacity(self, height: int, width: int) -> int:
@@ -107,17 +117,40 @@ class BakedRuntime:
         steps = [recipe for recipe in self.programs.recipes if recipe.kind == "step"]
         return max((r.images[1] for r in steps if (r.height, r.width) == (height, width)), default=0)
 
+    def _run(self, recipe: Recipe, work: Callable[Concatenate[Program, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`work` with a package, in its thread, when what other threads have queued on the device is done.
+
+        So results may be read by another package, and memory that it still reads may make room.
+        """
+        thread = self.programs.thread(recipe)
+        if self._last is not None and self.programs.thread(self._last) is not thread:
+            self._settle()
+        self._last = recipe
+        program = self.programs.begin(recipe).result()
+        return thread.submit(work, program, *args, **kwargs).result()
+
     def _settle(self) -> None:
-        """Until every step that was asked for is done: their results may be read by others, their inputs freed."""
-        self.programs.run("step", self.device.wait)
+        """Until everything that was asked for is done."""
+        if self._last is not None:
+            self.programs.thread(self._last).submit(self.device.wait).result()
+            self._last = None
+
+    def _download(self, _: Program, source: int, array: Floats) -> None:
+        self.device.download(source, array)
+
+    def _step_singly(self, program: Program, rows: list[StepRow], size: tuple[int, int]) -> list[State]:
+        states = [state for row in rows for state in self._step(program, [row], size, program.least)]
+        self.device.wait()  # the rehearsal that goes on may get the memory that these calls have read
+        return states
 
     def _encode(self, program: Program, prompts: list[Tokens | None]) -> list[Embedding]:
         embeddings = [Embedding(self._zeros() if ids is None else self._encoded(program, ids)) for ids in prompts]
         self.device.wait()
         return embeddings
 
-    def _step(self, program: Program, rows: list[StepRow], size: tuple[int, int]) -> list[State]:
-        following, denoised = program.run(*self._step_inputs(program, rows, size))
+    def _step(self, program: Program, rows: list[StepRow], size: tuple[int, int], shape: Shape) -> list[State]:
+        """With a call of this shape, or a larger one where the package takes none so small."""
+        following, denoised = program.run(*self._step_inputs(program, rows, size, shape))
         self.device.keep_up()
         stride = self.geometry.latents_bytes(size)
         return [
@@ -141,21 +174,20 @@ class BakedRuntime:
         self.device.download(levels.address, pixels)
         return pixels
 
-    def _step_inputs(self, program: Program, rows: list[StepRow], size: tuple[int, int]) -> list[Input]:
-        least, least_evaluations = program.recipe.images[0], program.recipe.evaluations[0]
-        rows = rows + rows[-1:] * (least - len(rows))
-        images, positive, negative = _evaluations([row.guidance_scale != 1.0 for row in rows])
+    def _step_inputs(self, program: Program, rows: list[StepRow], size: tuple[int, int], shape: Shape) -> list[Input]:
+        rows = rows + rows[-1:] * (max(shape.images, program.least.images) - len(rows))
+        images, positive, negative = _evaluations([_guided(row) for row in rows])
         prompts = [
             _own_embedding(rows[image].negative if guided else rows[image].embedding)
             for number, image in enumerate(images)
             for guided in [number == negative[image] != positive[image]]
         ]
-        missing = max(0, least_evaluations - len(images))
+        missing = max(0, max(shape.evaluations, program.least.evaluations) - len(images))
         images += images[-1:] * missing
         prompts += prompts[-1:] * missing
 
         states = [None if isinstance(row.state, np.ndarray) else _own(row.state) for row in rows]
-        stride, shape = self.geometry.latents_bytes(size), (len(rows), *self.geometry.latents_shape(size))
+        stride, dims = self.geometry.latents_bytes(size), (len(rows), *self.geometry.latents_shape(size))
         latents = program.together(
             "latents",
             [
@@ -173,9 +205,9 @@ class BakedRuntime:
         if self.geometry.pooled:
             pooled = program.together("pooled", [prompt.pooled for prompt in prompts], self.geometry.pooled_bytes)
         return [
-            (latents, "float32", shape),
-            (denoised, "float32", shape),
-            (noise, "float32", shape),
+            (latents, "float32", dims),
+            (denoised, "float32", dims),
+            (noise, "float32", dims),
             (small[0], "float32", scalars.shape),
             *program.prompts(hidden, pooled, len(prompts)),
             (small[1], "int64", (len(images),)),
@@ -212,6 +244,10 @@ class BakedRuntime:
         if isinstance(row.state, np.ndarray):
             return row.state.shape[1] * self.geometry.scale, row.state.shape[2] * self.geometry.scale
         return _own(row.state).size
+
+
+def _guided(row: StepRow) -> bool:
+    return row.guidance_scale != 1.0
 
 
 def _evaluations(guided: Sequence[bool]) -> tuple[list[int], list[int], list[int]]:

@@ -8,7 +8,6 @@ import atexit
 import faulthandler
 import functools
 import os
-import secrets
 import threading
 
 KEPT = 8192  # bytes: an exception's text, and the C++ frames that follow it
@@ -47,7 +46,7 @@ class StderrTail:
         """What was written since the last call, up to now."""
         with self._asking:
             # The pipe keeps the order: once the thread has seen this line, it has seen all before it.
-            line, seen = f"sdzero-{secrets.token_hex(8)}".encode(), threading.Event()
+            line, seen = f"sdzero-{os.urandom(8).hex()}".encode(), threading.Event()
             self._awaited = line, seen
             os.write(2, line + b"\n")
             seen.wait(PATIENCE)

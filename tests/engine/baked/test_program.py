@@ -98,17 +98,32 @@ def test_an_unguided_image_costs_one_evaluation(guided: list[bool]) -> None:
 
 def test_the_smallest_package_that_takes_all_images_is_chosen() -> None:
     recipes = [recipe("one"), recipe("many", images=(2, 16)), recipe("large", size=128, images=(1, 4))]
+    programs = Programs(recipes, "cpu", NOTHING)
+    chosen = [programs.best("step", (64, 64), images).name for images in (1, 2, 16, 40, 1)]
+    assert chosen == ["one", "many", "many", "many", "one"]
+    assert programs.best("step", (128, 128), 3).name == "large"
+
+
+def test_each_is_opened_once() -> None:
     opened: list[str] = []
 
     def opener(chosen: Recipe) -> Program:
         opened.append(chosen.name)
         return Program(chosen, NOTHING, NOTHING, Host(), GEOMETRY)
 
+    recipes = [recipe("one"), recipe("many", images=(2, 16))]
     programs = Programs(recipes, "cpu", opener)
-    chosen = [programs.best("step", (64, 64), images).recipe.name for images in (1, 2, 16, 40, 1)]
-    assert chosen == ["one", "many", "many", "many", "one"]
-    assert programs.best("step", (128, 128), 3).recipe.name == "large"
-    assert opened == ["one", "many", "large"], "each is opened once"
+    assert [programs.begin(recipes[which]).result().recipe.name for which in (0, 1, 0)] == ["one", "many", "one"]
+    assert opened == ["one", "many"]
+
+
+def test_on_a_gpu_a_package_for_several_images_holds_up_nobody() -> None:
+    recipes = [recipe("one"), recipe("many", images=(2, 16)), recipe("text", kind="text")]
+    threads = [
+        {id(programs.thread(each)) for each in recipes}
+        for programs in (Programs(recipes, "cuda", NOTHING), Programs(recipes, "cpu", NOTHING))
+    ]
+    assert [len(each) for each in threads] == [3, 1]
 
 
 def test_a_package_that_cannot_be_opened_says_so_every_time() -> None:
@@ -118,4 +133,4 @@ def test_a_package_that_cannot_be_opened_says_so_every_time() -> None:
     programs = Programs([recipe("one")], "cpu", opener)
     for _ in range(2):
         with pytest.raises(ValueError, match="damaged"):
-            programs.best("step", (64, 64), 1)
+            programs.begin(programs.best("step", (64, 64), 1)).result()
