@@ -8,6 +8,7 @@ from typing import Final, get_args
 from predictor.lab.bench.results import Raw, Result, SideName
 
 CONCURRENT: Final = 16  # requests at once, of the throughput figures
+STARTS: Final = 3  # of each side at least: fewer have no median worth telling
 NAMES: Final = (
     "cold_page_cache_warm",
     "cpu_cold",
@@ -116,7 +117,8 @@ def quantile(values: Iterable[float], share: float) -> float:
 
 
 def _cold(raw: Raw, side: SideName, page_cache: str = "warm") -> Sequence[float]:
-    return [s.first_image for s in raw.cold if s.side == side and s.page_cache == page_cache]
+    found = [s.first_image for s in raw.cold if s.side == side and s.page_cache == page_cache]
+    return found if len(found) >= STARTS else []
 
 
 def _paces(raw: Raw, side: SideName) -> Sequence[float]:
