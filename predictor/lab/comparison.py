@@ -97,12 +97,12 @@ def compare(bundle: Path, model: Path, steps: int, threads: int = 0) -> Report:
     if baked.torch_imported:
         raise RuntimeError("the bundle's runtime imported torch")
     eager = _elsewhere(EngineSettings(model=str(model), device=device, dtype=dtype, threads=threads), steps)
-    drawn = []
+    found = []
     requests = crowd(baked.capabilities, steps)
     for number, request in enumerate(requests):
         difference = np.abs(baked.latents[number] - eager.latents[number])
-        levels = np.abs(baked.pictures[number].astype(np.int16) - eager.pictures[number].astype(np.int16))
-        drawn.append(
+        levels = differences(baked.pictures[number], eager.pictures[number])
+        found.append(
             Drawn(
                 sampler=request.sampler,
                 steps=request.steps,
@@ -110,17 +110,17 @@ def compare(bundle: Path, model: Path, steps: int, threads: int = 0) -> Report:
                 seed=request.seed,
                 latents=float(difference.max()),
                 levels=int(levels.max()),
-                psnr=_psnr(levels),
+                psnr=psnr(levels),
             )
         )
     return Report(
         device=device,
         dtype=dtype,
         batches=baked.batches,
-        worst_psnr=min(one.psnr for one in drawn),
-        worst_latents=max(one.latents for one in drawn),
+        worst_psnr=min(one.psnr for one in found),
+        worst_latents=max(one.latents for one in found),
         finite=all(bool(np.isfinite(latents).all()) for latents in baked.latents),
-        drawn=tuple(drawn),
+        drawn=tuple(found),
     )
 
 
@@ -156,21 +156,25 @@ def draw(settings: EngineSettings, steps: int) -> Side:
         prelude = Prelude(settings).begin()
     worker, capabilities = load(settings, lambda *_: None, prelude)
     assert isinstance(worker, Denoiser)
-    requests = crowd(capabilities, steps)
     watched = _Watched(worker.runtime)
     worker.runtime = watched
+    pictures = drawn(worker, crowd(capabilities, steps))
+    latents = [watched.latents[picture.tobytes()] for picture in pictures]
+    return Side(capabilities, latents, pictures, tuple(watched.batches), "torch" in sys.modules)
+
+
+def drawn(worker: Denoiser, requests: list[GenerationRequest]) -> list[Pixels]:
+    """A picture of each request, for one image each; all are drawn at once."""
     for number, request in enumerate(requests):
         worker.add(Generate(str(number), request, deadline=math.inf))
     pictures: dict[str, Pixels] = {}
     while worker.busy:
-        for event, drawn in worker.advance():
+        for event, images in worker.advance():
             if isinstance(event, Ended):
                 raise RuntimeError(f"request {event.id} was not drawn: {event}")
             if isinstance(event, Finished):
-                pictures[event.id] = drawn[0]
-    order = [pictures[str(number)] for number in range(len(requests))]
-    latents = [watched.latents[picture.tobytes()] for picture in order]
-    return Side(capabilities, latents, order, tuple(watched.batches), "torch" in sys.modules)
+                pictures[event.id] = images[0]
+    return [pictures[str(number)] for number in range(len(requests))]
 
 
 class _Watched:
@@ -203,6 +207,12 @@ def _elsewhere(settings: EngineSettings, steps: int) -> Side:
         return pool.submit(work, settings, steps).result()
 
 
-def _psnr(levels: NDArray[np.int16]) -> float:
+def differences(one: Pixels, other: Pixels) -> NDArray[np.int16]:
+    """Of each value of two pictures, in levels of 255."""
+    return np.abs(one.astype(np.int16) - other.astype(np.int16))
+
+
+def psnr(levels: NDArray[np.int16]) -> float:
+    """Peak signal-to-noise ratio in dB, of differences in levels of 255; 999 where there are none."""
     error = float((levels.astype(np.float64) ** 2).mean())
     return 999.0 if error == 0 else 10 * math.log10(255**2 / error)
