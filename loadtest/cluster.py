@@ -30,6 +30,7 @@ class Seen:
         self._starts = Starts()
         self._pods: dict[str, phases.Life] = {}  # by uid, those that have gone as well
         self._born: dict[str, float] = {}
+        self._leaving: dict[str, float] = {}
         self._gone: dict[str, float] = {}
         self._wanted: dict[str, int] = {}  # replicas, by deployment
 
@@ -42,6 +43,8 @@ class Seen:
                 if (life := self._starts.lives.get(uid)) is not None:
                     self._pods.setdefault(uid, life)
                     self._born.setdefault(uid, change.received)
+                    if life.leaving:
+                        self._leaving.setdefault(uid, change.received)
                 elif change.deleted and uid in self._born:
                     self._gone.setdefault(uid, change.received)
             case Deployment() as deployment:
@@ -70,7 +73,15 @@ class Seen:
 
     def lives(self) -> list[Life]:
         """Of every pod; one that was there before anybody watched counts from when it was first seen."""
-        return [Life(since=born, until=self._gone.get(uid)) for uid, born in self._born.items()]
+        return [
+            Life(
+                since=born,
+                ready=None if (ready := self._pods[uid].ready) is None else ready.received,
+                leaving=self._leaving.get(uid, self._gone.get(uid)),
+                until=self._gone.get(uid),
+            )
+            for uid, born in self._born.items()
+        ]
 
 
 class Watched:

@@ -18,9 +18,11 @@ class NotAtZero(Exception):
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True):
-    """One pod. `until` None: it was there when the run ended."""
+    """One pod. What is None had not happened when the run ended, or nobody saw it."""
 
     since: float
+    ready: float | None = None  # for the first time
+    leaving: float | None = None  # told to go: no replica any more, and yet it holds its GPU
     until: float | None = None
 
 

@@ -24,10 +24,12 @@ ZERO: Final = 900.0  # seconds in which a deployment must come to zero
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """A pod's life in seconds from the run's start; `until` None: it was there at the end."""
+    """A pod's life in seconds from the run's start; see `Life`."""
 
     target: str
     since: float
+    ready: float | None = None
+    leaving: float | None = None
     until: float | None
 
 
@@ -211,7 +213,16 @@ def _held(seen: Mapping[str, Deployment], first: Started) -> list[Held] | None:
 
 
 def _life(target: str, life: Life, epoch: float) -> Held:
-    return Held(target=target, since=life.since - epoch, until=None if life.until is None else life.until - epoch)
+    def moved(at: float | None) -> float | None:
+        return None if at is None else at - epoch
+
+    return Held(
+        target=target,
+        since=life.since - epoch,
+        ready=moved(life.ready),
+        leaving=moved(life.leaving),
+        until=moved(life.until),
+    )
 
 
 def _pixels(folder: Path) -> Callable[[str], pictures.Pixels | None]:

@@ -53,8 +53,11 @@ def test_zero_is_when_neither_replicas_nor_pods_are_left():
     assert 2 in left
     assert left.count(1) >= 2
     (life,) = found.lives()
+    assert life.ready is not None
+    assert life.leaving is not None
     assert life.until is not None
-    assert 0 < life.since < life.until
+    # No replica wants it any more when it is told to go, and it is there for a while.
+    assert 0 < life.since < life.ready < life.leaving < life.until
     assert found.start_after(life.since) == []
 
 

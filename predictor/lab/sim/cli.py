@@ -10,39 +10,43 @@ from typing import Any
 
 from predictor.clock import now
 from predictor.lab.bench.machine import commit
+from predictor.lab.sim import arguments as options
 from predictor.lab.sim import plan as planning
 from predictor.lab.sim import results
-from predictor.lab.sim.cluster import Pool
 from predictor.lab.sim.configurations import CONFIGURATIONS, changed
-from predictor.lab.sim.cost import Price, read_prices
-from predictor.lab.sim.edge import EdgeCache
+from predictor.lab.sim.cost import Price
 from predictor.lab.sim.kpa import Autoscaling
-from predictor.lab.sim.trace import Trace, generate, read
-from predictor.lab.sim.world import Configuration, Run, World
-
-PROCESSES = "a CSV file, or a process: poisson:rate=0.1,hours=24; diurnal:rate=0.1,peak=1.8; burst:size=16,every=600"
+from predictor.lab.sim.world import Run, World
 
 
 def simulate(argv: Sequence[str] | None = None) -> int:
     """`sdzero simulate TRACE`; returns the exit status."""
-    parser = _parser("simulate", "Replay a trace against a model of Knative's autoscaler, and say what it costs.")
-    parser.add_argument("trace", metavar="TRACE", help=PROCESSES)
-    _add_world(parser)
+    parser = options.parser(
+        "simulate", "Replay a trace against a model of Knative's autoscaler, and say what it costs."
+    )
+    parser.add_argument("trace", metavar="TRACE", help=options.PROCESSES)
+    options.add_world(parser)
     parser.add_argument(
         "--config",
-        type=_names,
+        type=options.names,
         default=("always-on", "knative-plain", "sdzero"),
         metavar="NAME,…",
         help=f"of {', '.join(CONFIGURATIONS)}; default always-on,knative-plain,sdzero",
     )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of sdzero's autoscaling")
+    parser.add_argument(
+        "--sleep-after",
+        type=float,
+        metavar="SECONDS",
+        help="idle seconds after which sdzero's engine ends; default never",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write everything down")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw latencies and GPUs held")
     parser.add_argument("--break-even", type=Path, metavar="FILE.png", help="draw when sleeping pays; takes a minute")
     parser.add_argument("--on-demand-price", metavar="NAME", help="of what sleeps, in the break-even; default --price")
     arguments = parser.parse_args(argv)
     try:
-        return _simulate(arguments, _typed("simulate", argv))
+        return _simulate(arguments, options.typed("simulate", argv))
     except (ValueError, OSError) as error:
         print(f"sdzero simulate: {error}", file=sys.stderr)
         return 2
@@ -50,34 +54,42 @@ def simulate(argv: Sequence[str] | None = None) -> int:
 
 def plan(argv: Sequence[str] | None = None) -> int:
     """`sdzero plan --trace … --slo p95=4s`; returns the exit status: 1 if nothing keeps the objective."""
-    parser = _parser("plan", "Search the settings that hold least of a GPU for a trace and a latency.")
-    parser.add_argument("--trace", required=True, help=PROCESSES)
+    parser = options.parser("plan", "Search the settings that hold least of a GPU for a trace and a latency.")
+    parser.add_argument("--trace", required=True, help=options.PROCESSES)
+    parser.add_argument(
+        "--config",
+        choices=[name for name, make in CONFIGURATIONS.items() if make().predictor.name == "lean"],
+        default="sdzero",
+        help="what to begin with; default sdzero",
+    )
     parser.add_argument("--slo", required=True, metavar="p95=4s", help="percentile (or mean) and time to keep")
-    _add_world(parser)
+    options.add_world(parser)
     for name, values in planning.CANDIDATES.items():
         shown = ",".join(f"{value:g}" for value in values)
         flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=_numbers, default=values, metavar="N,…", help=f"to try; default {shown}")
+        parser.add_argument(flag, type=options.numbers, default=values, metavar="N,…", help=f"to try; default {shown}")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for plan.json, pareto.png and values.yaml")
     arguments = parser.parse_args(argv)
     try:
-        return _plan(arguments, _typed("plan", argv))
+        return _plan(arguments, options.typed("plan", argv))
     except (ValueError, OSError) as error:
         print(f"sdzero plan: {error}", file=sys.stderr)
         return 2
 
 
 def _simulate(arguments: argparse.Namespace, command: str) -> int:
-    trace, price = _trace(arguments), _price(arguments, arguments.price)
+    trace, price = options.trace_of(arguments), options.price_of(arguments, arguments.price)
     runs: dict[str, Run] = {}
     summaries = []
     for name in arguments.config:
-        configuration = _placed(CONFIGURATIONS[name](), arguments)
+        configuration = options.placed(CONFIGURATIONS[name](), arguments)
         if configuration.predictor.name == "lean":
             for text in arguments.set:
                 configuration = replace(configuration, autoscaling=changed(configuration.autoscaling, text))
+            if arguments.sleep_after is not None:
+                configuration = replace(configuration, engine_sleeps_after=arguments.sleep_after)
         began = now()
-        with _bar(len(trace.at), name) as bar:
+        with options.bar(len(trace.at), name) as bar:
             runs[name] = World(trace, configuration, arguments.seed).run(bar.update)
         print(f"{name}: {len(trace.at) / (now() - began):,.0f} requests simulated a second", file=sys.stderr)
         summaries.append(results.summarise(trace, configuration, runs[name], price))
@@ -91,7 +103,7 @@ def _simulate(arguments: argparse.Namespace, command: str) -> int:
                 command=command,
                 commit=commit() or "unknown",
                 date=datetime.now(UTC).isoformat(timespec="seconds"),
-                trace=_facts(trace),
+                trace=options.facts(trace),
                 seed=arguments.seed,
                 price=price,
                 ratios=results.ratios(summaries),
@@ -103,7 +115,7 @@ def _simulate(arguments: argparse.Namespace, command: str) -> int:
 
         compare(runs, f"{trace.name}: {len(trace.at):,} requests", arguments.plot)
     if arguments.break_even:
-        _break_even(arguments, price, _price(arguments, arguments.on_demand_price or arguments.price))
+        _break_even(arguments, price, options.price_of(arguments, arguments.on_demand_price or arguments.price))
     return 0
 
 
@@ -125,8 +137,8 @@ def _break_even(arguments: argparse.Namespace, rent: Price, on_demand: Price) ->
 
 def _plan(arguments: argparse.Namespace, command: str) -> int:
     objective = planning.Objective.parse(arguments.slo)
-    trace, price = _trace(arguments), _price(arguments, arguments.price)
-    base = _placed(CONFIGURATIONS["sdzero"](), arguments)
+    trace, price = options.trace_of(arguments), options.price_of(arguments, arguments.price)
+    base = options.placed(CONFIGURATIONS[arguments.config](), arguments)
 
     def trial(autoscaling: Autoscaling) -> results.Summary:
         configuration = replace(base, autoscaling=autoscaling)
@@ -137,7 +149,7 @@ def _plan(arguments: argparse.Namespace, command: str) -> int:
     for name, given in candidates.items():
         if len(given) == 1:  # then nothing else is tried on the way
             start = changed(start, f"{name}={given[0]:g}")
-    with _bar(1, "settings tried") as bar:
+    with options.bar(1, "settings tried") as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total, bar.n = total, done
@@ -152,7 +164,11 @@ def _plan(arguments: argparse.Namespace, command: str) -> int:
         from predictor.lab.sim.plots import draw_plan
 
         found: dict[str, Any] = {"command": command, "commit": commit() or "unknown", "seed": arguments.seed}
-        found |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "trace": _facts(trace), "slo": arguments.slo}
+        found |= {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "trace": options.facts(trace),
+            "slo": arguments.slo,
+        }
         found |= {"chosen": best.summary, "tried": [trial.summary for trial in trials]}
         results.write(arguments.out / "plan.json", found)
         (arguments.out / "values.yaml").write_text(values, encoding="utf-8")
@@ -161,96 +177,3 @@ def _plan(arguments: argparse.Namespace, command: str) -> int:
         return 0
     print(f"sdzero plan: nothing that was tried keeps {arguments.slo}", file=sys.stderr)
     return 1
-
-
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog=f"sdzero {name}", description=description, allow_abbrev=False)
-
-
-def _add_world(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--models", choices=("one", "separate"), default="one", help="one service for all, or each its own"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--price", default="h100-rented", help="name in the table of prices")
-    parser.add_argument("--prices", type=Path, metavar="FILE.json", help="a table of prices instead of ours")
-    parser.add_argument("--nodes", type=_range, metavar="MIN,MAX", help="GPU nodes; a GPU is always free by default")
-    parser.add_argument("--gpus-per-node", type=int, default=1)
-    parser.add_argument("--provision", type=_range, default=(60, 90), metavar="MIN,MAX", help="seconds to a new node")
-    parser.add_argument("--pull", type=float, default=0.0, metavar="SECONDS", help="of the image on a new node")
-    parser.add_argument("--consolidate-after", type=float, default=600.0, metavar="SECONDS", help="an idle node goes")
-    parser.add_argument(
-        "--repeat-share", type=float, default=0.0, help="answered by the edge; for traces without identities"
-    )
-
-
-def _placed(configuration: Configuration, arguments: argparse.Namespace) -> Configuration:
-    edge = EdgeCache(repeat_share=arguments.repeat_share) if configuration.edge else None
-    if arguments.nodes is None:
-        return replace(configuration, edge=edge)
-    low, high = arguments.nodes
-    pool = Pool(
-        gpus_per_node=arguments.gpus_per_node,
-        min_nodes=low,
-        max_nodes=high,
-        provision=arguments.provision,
-        pull=arguments.pull,
-        consolidate_after=arguments.consolidate_after,
-    )
-    return replace(configuration, edge=edge, pool=pool)
-
-
-def _trace(arguments: argparse.Namespace) -> Trace:
-    path = Path(arguments.trace)
-    trace = read(path) if path.is_file() else generate(arguments.trace, arguments.seed)
-    return trace.merged() if arguments.models == "one" else trace
-
-
-def _price(arguments: argparse.Namespace, name: str) -> Price:
-    prices = read_prices(arguments.prices)
-    if name not in prices:
-        raise ValueError(f"--price: got {name!r}; allowed: {', '.join(prices)}")
-    return prices[name]
-
-
-def _facts(trace: Trace) -> dict[str, Any]:
-    return {
-        "name": trace.name,
-        "requests": len(trace.at),
-        "images": int(trace.images.sum()),
-        "models": len(trace.models),
-        "seconds": trace.seconds,
-    }
-
-
-def _typed(command: str, argv: Sequence[str] | None) -> str:
-    """What was typed; files by name alone, for results hold no paths."""
-    words = list(sys.argv[2:] if argv is None else argv)
-    return " ".join(["sdzero", command, *(Path(word).name if "/" in word else word for word in words)])
-
-
-def _bar(total: int, words: str) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=words, file=sys.stderr, leave=False, disable=None)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    chosen = tuple(text.split(","))
-    if not set(chosen) <= set(CONFIGURATIONS):
-        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: {', '.join(CONFIGURATIONS)}")
-    return chosen
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: numbers with commas between them") from None
-
-
-def _range(text: str) -> tuple[int, int]:
-    parts = text.split(",")
-    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
-        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: two whole numbers: 0,4")
-    return int(parts[0]), int(parts[1])

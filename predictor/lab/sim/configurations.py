@@ -10,7 +10,7 @@ from predictor.lab.sim.kpa import Autoscaling
 from predictor.lab.sim.measured import ENDED_DRAIN, LEAN, PLAIN
 from predictor.lab.sim.world import Configuration
 
-# What `sdzero plan` chose for GenTD26 at p95 <= 4 s; docs/simulator.md has the search.
+# The chart's defaults, but for more than one pod.
 PRODUCT: Final = Autoscaling(container_concurrency=16, target_utilization_percentage=100, window=30, max_scale=4)
 
 
@@ -48,9 +48,9 @@ def sdzero_ended_drains() -> Configuration:
 
 
 def sdzero_sleeping() -> Configuration:
-    """Not built: the engine's process ends when it has nothing to do, and the pod stays for a minute without it."""
+    """The engine ends after a second without work (`--sleep-after-seconds 1`), and the pod stays for a minute."""
     autoscaling = replace(PRODUCT, window=60)
-    return Configuration(name="sdzero-sleeping", predictor=LEAN, autoscaling=autoscaling, engine_sleeps_after=0.0)
+    return Configuration(name="sdzero-sleeping", predictor=LEAN, autoscaling=autoscaling, engine_sleeps_after=1.0)
 
 
 CONFIGURATIONS: Final[dict[str, Callable[[], Configuration]]] = {

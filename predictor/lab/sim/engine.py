@@ -9,6 +9,7 @@ import heapq
 import math
 from collections import deque
 
+from predictor.lab.sim.batches import Batches
 from predictor.lab.sim.measured import Predictor
 
 
@@ -17,7 +18,9 @@ class Engine:
 
     __slots__ = (
         "_at",
+        "_batches",
         "_decode",
+        "_each",
         "_ends",
         "_left",
         "_limit",
@@ -25,7 +28,6 @@ class Engine:
         "_running",
         "_solo",
         "_step",
-        "_steps",
         "_waiting",
         "busy_seconds",
         "wake",
@@ -34,13 +36,14 @@ class Engine:
     def __init__(self, predictor: Predictor) -> None:
         self._limit = predictor.rows
         self._solo = predictor.one_request_at_a_time
-        self._steps = predictor.steps.table(predictor.rows)
+        self._batches = Batches(predictor.steps, predictor.rows)
         self._decode = predictor.decode.table(predictor.rows)
         self._waiting: deque[tuple[int, int, int]] = deque()  # (request, rows, steps)
         self._ends: list[tuple[int, int, int, int]] = []  # (last step, number, request, rows)
         self._left: dict[int, int] = {}  # rows that a request still waits for
         self._running = 0
         self._number = 0
+        self._each = 0.0  # seconds of the steps until `wake`
         self._at = 0.0  # when step `_step` had been done
         self._step = 0
         self.wake: float | None = None
@@ -63,19 +66,22 @@ class Engine:
             self._at = max(self._at, now)
             self._admit()
         elif not self._solo and self._running < self._limit and self.wake is not None:
-            each = self._steps[self._running]
-            boundary = self._at + max(0, math.ceil((now - self._at) / each - 1e-9)) * each
+            boundary = self._at + max(0, math.ceil((now - self._at) / self._each - 1e-9)) * self._each
             self.wake = min(self.wake, boundary)
+
+    def restart(self) -> None:
+        """Another process takes over an engine that is idle."""
+        self._batches.forget()
 
     def advance(self, now: float) -> list[tuple[int, float]]:
         """Go on to `now`, which is `wake`: returns (request, when the device let go of it), and sets `wake` anew."""
         done: list[tuple[int, float]] = []
         if self._running:
-            each = self._steps[self._running]
-            passed = round((now - self._at) / each)
+            passed = round((now - self._at) / self._each)
+            self._batches.stepped(self._at, self._running, passed)
             self._step += passed
-            self._at += passed * each
-            self.busy_seconds += passed * each
+            self._at += passed * self._each
+            self.busy_seconds += passed * self._each
         finished: list[tuple[int, int]] = []
         while self._ends and self._ends[0][0] <= self._step:
             _, _, request, rows = heapq.heappop(self._ends)
@@ -105,4 +111,9 @@ class Engine:
             self._number += 1
             heapq.heappush(ends, (self._step + steps, self._number, request, taken))
             self._running += taken
-        self.wake = self._at + (ends[0][0] - self._step) * self._steps[self._running] if ends else None
+        if not ends:
+            self.wake = None
+            return
+        self._each, until = self._batches.step(self._at, self._running)
+        left = ends[0][0] - self._step
+        self.wake = self._at + (left if until is None else min(left, until)) * self._each

@@ -1,7 +1,28 @@
 """What was measured on real machines, as the simulator's data. Every number names its source; seconds throughout."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
+
+# Defaults of a readiness probe (core/v1), which Knative leaves to queue-proxy's; while the server starts, queue-proxy
+# lets a probe wait. On the cluster of docs/measurements/cluster/replay-* starts of 0.9 s were counted at once, but for
+# those where the first probe came before queue-proxy listened; starts of 6 s were counted after 10.
+PROBE_PERIOD: Final = 10.0
+PROBE_TIMEOUT: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a fresh engine has to do before it steps several images together: predictor/engine/baked/batches.py.
+
+    Until `worth` images have stepped one by one that would have shared steps of a size, and for `seconds` after that,
+    they go on to do so. Then a step of up to that size takes as long as one of the next of `sizes`.
+    """
+
+    sizes: tuple[int, ...]
+    worth: int
+    waste: float  # a larger size that is rehearsed serves up to so many times fewer images
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -13,6 +34,7 @@ class StepTimes:
     """
 
     seconds: tuple[tuple[int, float], ...]
+    rehearsal: Rehearsal | None = None  # None: every size is as fast at once
 
     def __post_init__(self) -> None:
         sizes = [size for size, _ in self.seconds]
@@ -33,10 +55,29 @@ class StepTimes:
 
 @dataclass(frozen=True)
 class ColdStart:
-    """One measured start: from the process's start until it takes requests, and what the first picture cost more."""
+    """One measured start: from the process's start until it takes requests, and what the first picture cost more.
+
+    The activator asks the pod itself and sends requests as soon as it answers. The autoscaler counts those pods that
+    the kubelet has found ready, which asks once a period: `noticed`, None where only its rule is known. Of `ready`, the
+    engine's own start is `engine`, and all that a wake costs; None: the whole of it.
+    """
 
     ready: float
     first_image_extra: float = 0.0
+    noticed: float | None = None
+    engine: float | None = None
+
+    @property
+    def counted(self) -> float:
+        """Seconds until the autoscaler counts the pod: the end of the kubelet's first probe that is answered."""
+        if self.noticed is not None:
+            return max(self.ready, self.noticed)
+        return max(self.ready, PROBE_PERIOD * math.ceil((self.ready - PROBE_TIMEOUT) / PROBE_PERIOD))
+
+    @property
+    def wake(self) -> float:
+        """Seconds until another engine takes requests, where the server is there."""
+        return self.ready if self.engine is None else self.engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,38 +96,71 @@ class Predictor:
     packers: int  # threads that do so
 
 
-# docs/measurements/starts/h100-sd15-four-starts.json, side lean: marks engine_ready of its four starts with a warm
-# page cache; a first picture took no longer than a warm one. Their denoise / 50 is the step of one image (median); the
-# median warm request, 0.561 s, less 50 steps, decoding and packing (44 ms), leaves the overhead. Steps of 2 to 16
-# images and decoding at 16 (half precision): docs/measurements/starts/h100-variants.json and docs/cold-start.md. Page
-# cache dropped, on an H200: 4.7 s against 2.5 s to the first picture.
+# docs/measurements/h100-sd15.json, side lean, its seven starts with a warm page cache: marks from the server's
+# process_start to its engine_ready; what the first picture took beyond that and the median warm one, 0.437 s; marks
+# from the engine's process_start to its ready. Page cache dropped, in the next run on that machine: engine_ready after
+# 3.82 s instead of 1.60 (medians; h100-sd15-dropped.json). Step and decode by number of images:
+# docs/measurements/starts/h100-batches.json, and its first two steps of a number that is new, less two of those after
+# (median): a rehearsal. The warm picture less 50 steps, decoding and packing leaves the overhead. Packing:
+# docs/measurements/starts/h100-sd15-four-starts.json, `pack` in Server-Timing.
 LEAN: Final = Predictor(
     name="lean",
-    cold_starts=tuple(map(ColdStart, (1.677, 1.640, 1.909, 1.983))),
-    page_cache_cold=2.2,
-    steps=StepTimes(((1, 0.0085), (2, 0.0119), (4, 0.0198), (8, 0.0369), (16, 0.0717))),
-    decode=StepTimes(((1, 0.0105), (16, 0.137))),
+    cold_starts=(
+        ColdStart(1.595, 0.030, engine=1.514),
+        ColdStart(1.459, 0.036, engine=1.357),
+        ColdStart(1.793, 0.070, engine=1.682),
+        ColdStart(1.574, 0.037, engine=1.463),
+        ColdStart(1.470, 0.019, engine=1.408),
+        ColdStart(1.611, 0.057, engine=1.509),
+        ColdStart(1.662, 0.038, engine=1.551),
+    ),
+    page_cache_cold=2.22,
+    steps=StepTimes(
+        (
+            (1, 0.00735),
+            (2, 0.01145),
+            (3, 0.01555),
+            (4, 0.01961),
+            (5, 0.02479),
+            (6, 0.02798),
+            (7, 0.03326),
+            (8, 0.03831),
+            (9, 0.04219),
+            (10, 0.04669),
+            (11, 0.05063),
+            (12, 0.05448),
+            (13, 0.05938),
+            (14, 0.06391),
+            (15, 0.06831),
+            (16, 0.07182),
+        ),
+        Rehearsal(sizes=(2, 4, 6, 8, 12, 16), worth=20, waste=1.5, seconds=0.70),
+    ),
+    decode=StepTimes(((1, 0.009), (2, 0.018), (4, 0.043), (8, 0.072), (12, 0.109), (16, 0.144))),
     rows=16,
     one_request_at_a_time=False,
-    request_overhead=0.081,
+    request_overhead=0.016,
     packing=0.045,
     packers=4,  # predictor/server/app.py, on four cores or more
 )
 
-# docs/measurements/starts/h100-sd15-four-starts.json, side plain: the port opens, and the first request loads the
-# model. The median warm request of 50 steps, 2.77 s, is launched by the CPU: up to eight images cost as much a step as
-# one. 16 take 105 ms (eager modules on an H200). Nobody has measured its page cache dropped; the disk reads the same
-# weights and more libraries, so the lean engine's further seconds are its least.
+# The same files, side plain: the port opens, and the first request loads the model; its first_image less port_open and
+# the median warm picture, 2.825 s. Its 50 steps are launched by the CPU: up to eight images cost as much a step as one.
+# 16 take 105 ms (eager modules on an H200). Decoding: docs/measurements/starts/h100-variants.json, decode_ms_float32.
+# Page cache dropped: first_image after 18.63 s instead of 14.90 (medians).
 PLAIN: Final = Predictor(
     name="plain",
     cold_starts=(
-        ColdStart(3.593, 12.765 - 3.593 - 2.77),
-        ColdStart(4.268, 11.835 - 4.268 - 2.77),
-        ColdStart(3.856, 12.252 - 3.856 - 2.77),
-        ColdStart(4.140, 13.506 - 4.140 - 2.77),
+        ColdStart(4.161, 5.540),
+        ColdStart(4.929, 5.814),
+        ColdStart(5.107, 6.963),
+        ColdStart(5.054, 5.465),
+        ColdStart(4.750, 7.806),
+        ColdStart(4.715, 7.812),
+        ColdStart(5.619, 8.692),
     ),
-    page_cache_cold=2.2,
-    steps=StepTimes(((1, 0.0542), (8, 0.0542), (16, 0.105))),
+    page_cache_cold=3.74,
+    steps=StepTimes(((1, 0.0553), (8, 0.0553), (16, 0.105))),
     decode=StepTimes(((1, 0.014), (16, 0.229))),
     rows=16,
     one_request_at_a_time=True,
@@ -101,4 +175,9 @@ PLATFORM_FLOOR: Final = (1.0, 1.2)
 # knative/serving cmd/queue: a pod that is told to go waits for so long since its last new request (drainSleepDuration).
 DRAIN: Final = 30.0
 # The same where the predictor ends it: predictor/server/drain.py waits for CONVERGED, 2 s, and looks once a second.
-ENDED_DRAIN: Final = 2.0 + 1.0
+ENDED_DRAIN: Final = 2.0 + 1.0 / 2
+# From a drain's end until the pod is gone: docs/measurements/cluster/proofs/drain.json has 3.5 s from told to gone.
+TEARDOWN: Final = 1.0
+# An engine that sleeps: from SIGTERM until its memory on the GPU is free. Assumed, for nobody has measured it there;
+# predictor/server/link.py kills one that has not ended after 2 s.
+ENGINE_END: Final = 0.5

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from predictor.lab.sim.kpa import Autoscaling
 from predictor.lab.sim.results import Summary, lost
 
 CANDIDATES: Final[dict[str, tuple[float, ...]]] = {
-    "window": (6, 15, 30, 45, 60, 120),
+    "window": (6, 15, 30, 35, 45, 60, 120),
     "scale_to_zero_pod_retention_period": (0, 60, 120, 300),
     "scale_down_delay": (0, 30, 60),
     "max_scale": (1, 2, 4, 8),
@@ -18,17 +18,14 @@ CANDIDATES: Final[dict[str, tuple[float, ...]]] = {
     "timeout_seconds": (300, 30, 15),
 }
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0}
-_VALUES: Final = {
+_SCALING: Final = {
     "min_scale": "minReplicas",
     "max_scale": "maxReplicas",
     "container_concurrency": "containerConcurrency",
-    "target_utilization_percentage": "targetUtilizationPercentage",
-    "window": "window",
-    "scale_down_delay": "scaleDownDelay",
-    "scale_to_zero_pod_retention_period": "scaleToZeroPodRetentionPeriod",
-    "timeout_seconds": "timeoutSeconds",
+    "window": "windowSeconds",
+    "scale_down_delay": "scaleDownDelaySeconds",
+    "scale_to_zero_pod_retention_period": "retentionSeconds",
 }
-_PERIODS: Final = ("window", "scale_down_delay", "scale_to_zero_pod_retention_period")
 
 
 @dataclass(frozen=True)
@@ -131,17 +128,15 @@ def pareto(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
 
 
 def values(autoscaling: Autoscaling) -> str:
-    """The settings as YAML for the chart."""
-    lines = ["autoscaling:"]
-    for name, key in _VALUES.items():
-        value: Any = getattr(autoscaling, name)
-        lines.append(f"  {key}: {value:g}s" if name in _PERIODS else f"  {key}: {value:g}")
+    """The settings as YAML for the chart; its target utilisation is 100 %, and no value of it."""
+    lines = ["predictor:", f"  timeoutSeconds: {autoscaling.timeout_seconds:g}", "  scaling:"]
+    lines += [f"    {key}: {getattr(autoscaling, name):g}" for name, key in _SCALING.items()]
     return "\n".join(lines) + "\n"
 
 
 def table(front: Sequence[Trial], objective: Objective, best: Trial) -> str:
     """The front as Markdown, the chosen one marked."""
-    names = [name for name in _VALUES if name != "target_utilization_percentage"]
+    names = [*_SCALING, "timeout_seconds"]
     head = ["", "GPU-s per image", objective.percentile, "cold", *names]
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
     for trial in front:

@@ -4,7 +4,7 @@ from enum import Enum
 
 from predictor.lab.sim.cluster import Placement
 from predictor.lab.sim.engine import Engine
-from predictor.lab.sim.measured import ColdStart, Predictor
+from predictor.lab.sim.measured import ENGINE_END, ColdStart, Predictor
 
 
 class State(Enum):
@@ -23,8 +23,10 @@ class Pod:
     __slots__ = (
         "awake_since",
         "awake_total",
+        "counted",
         "drained",
         "engine",
+        "gone",
         "idle_since",
         "in_flight",
         "loaded",
@@ -41,25 +43,41 @@ class Pod:
         self.engine = Engine(predictor)
         self.scheduled: float | None = None  # the engine's next event
         self.in_flight = 0
+        self.counted = False  # by the autoscaler
         self.loaded = False  # the first request has paid for what the start had left to do
         self.drained = False
-        self.idle_since = 0.0  # of its last answer
+        self.idle_since: float | None = None  # of its last answer, or of its readiness; None: it has work
         self.awake_since: float | None = None  # the engine's process holds the device; None: it sleeps
+        self.gone = 0.0  # when the engine that was told to end has let go of the device
         self.awake_total = 0.0
 
     def take(self, now: float, request: int, images: int, steps: int) -> None:
-        """Give a request to the engine, which may first have to load or to wake."""
+        """Give a request to the engine, which may first have to load or to wake; whoever comes meanwhile waits too."""
         self.in_flight += 1
+        self.idle_since = None
+        begins = now
+        if self.awake_since is None:
+            # Never the memory of two: the next engine starts when the last one has gone.
+            self.awake_since = max(now, self.gone)
+            self.engine.restart()
+            self.loaded = False
+            begins = self.awake_since + self.start.wake
         if not self.loaded:
             self.loaded = True
-            self.engine.stall(now + self.start.first_image_extra)
-        if self.awake_since is None:
-            self.awake_since = now
-            self.engine.stall(now + self.start.ready)
+            begins += self.start.first_image_extra
+        if begins > now:
+            self.engine.stall(begins)
         self.engine.add(now, request, images, steps)
 
     def sleep(self, now: float) -> None:
-        """End the engine's process and keep the pod."""
-        if self.awake_since is not None:
-            self.awake_total += now - self.awake_since
-            self.awake_since = None
+        """Tell the engine's process to end, and keep the pod."""
+        assert self.awake_since is not None
+        self.gone = now + ENGINE_END
+        self.awake_total += self.gone - self.awake_since
+        self.awake_since = None
+
+    def held(self, now: float) -> float:
+        """Seconds until `now` in which an engine's process held the device."""
+        if self.awake_since is None:
+            return self.awake_total - max(0.0, self.gone - now)
+        return self.awake_total + max(0.0, now - self.awake_since)

@@ -2,9 +2,12 @@
 
 import math
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from predictor.lab.sim.kpa import TICK, Decider
+from predictor.lab.sim.measured import ColdStart
+from predictor.lab.sim.meter import Meter
 from predictor.lab.sim.pod import Pod, State
 from predictor.lab.sim.scaler import UNKNOWN, Scaler
 
@@ -27,14 +30,10 @@ class Revision:
         self.scaler = Scaler(self.spec, now=-math.inf)  # it has slept for ever
         self.queue: deque[int] = deque()
         self.pods: list[Pod] = []  # those that a replica count counts: pending, starting, ready
-        self.ready: list[Pod] = []
+        self.ready: list[Pod] = []  # those that the activator sends to
+        self.counted = 0  # of them, those that the autoscaler counts
         self.room = 0  # requests that ready pods would still take, where container_concurrency bounds them
-        self.in_flight = 0
-        self._area = 0.0  # ∫ in_flight dt of this second
-        self._area_at = 0.0
-        self._requests = 0  # of this second
-        self._known = False  # the activator counts this revision
-        self._reported = 0.0  # of this second, ahead of its end
+        self.meter = Meter(self.spec.metric)
         self._desired = UNKNOWN
         self._excess = -1.0
         self._again: float | None = None
@@ -50,25 +49,17 @@ class Revision:
         """Take a request in; False if the queue is full."""
         if len(self.queue) >= self.world.configuration.queue_depth:
             return False
-        self._count(now, 1)
-        self._requests += 1
+        first = self.meter.arrive(now)
         self.queue.append(request)
         if not self._ticking:
             self._ticking = True
             self.world.at(float(int(now) + 1), self._second, None)
-        if not self._known:
-            # The activator reports the first request at once, and takes it off what it reports at the second's end.
-            self._known, self._reported = True, 1.0
+        if first:
             self.decider.record(int(now), 1.0)
             if self._desired <= 0:
                 self._decide(now)
         self._dispatch(now)
         return True
-
-    def _count(self, now: float, change: int) -> None:
-        self._area += self.in_flight * (now - self._area_at)
-        self._area_at = now
-        self.in_flight += change
 
     def _dispatch(self, now: float) -> None:
         limit = self.spec.container_concurrency
@@ -76,7 +67,7 @@ class Revision:
         while self.queue and self.ready and (self.room > 0 or not limit):
             request = self.queue.popleft()
             if now - at[request] > timeout:
-                self._count(now, -1)
+                self.meter.count(now, -1)
                 self.world.time_out(now, request)
                 continue
             pod = self._pick(limit)
@@ -115,48 +106,50 @@ class Revision:
     def _finish(self, now: float, done: tuple[Pod, int]) -> None:
         pod, request = done
         pod.in_flight -= 1
-        self._count(now, -1)
+        self.meter.count(now, -1)
         self.world.answer(now, request)
         if pod.state is State.READY:
             self.room += 1
             self._dispatch(now)
         elif pod.drained and not pod.in_flight:
-            self._gone(now, pod)
+            self._leave(now, pod)
+        self._rest(now, pod)
+
+    def _rest(self, now: float, pod: Pod) -> None:
+        """The pod is ready and nobody needs it, from now on, unless somebody does."""
         patience = self.world.configuration.engine_sleeps_after
-        pod.idle_since = now
-        if patience is not None and pod.engine.idle:
+        if patience is not None and not pod.in_flight:
+            pod.idle_since = now
             self.world.at(now + patience, self._doze, (pod, now))
 
     def _doze(self, now: float, idle: tuple[Pod, float]) -> None:
         pod, since = idle
-        if pod.idle_since == since and not pod.in_flight and pod.state is not State.GONE:
+        if pod.idle_since == since and pod.state is not State.GONE:
             pod.sleep(now)
 
     # The autoscaler
 
     def _second(self, now: float, _: None) -> None:
-        self._count(now, 0)
         timeout, at = self.spec.timeout_seconds, self.world.trace_at
         while self.queue and now - at[self.queue[0]] > timeout:
-            self._count(now, -1)
+            self.meter.count(now, -1)
             self.world.time_out(now, self.queue.popleft())
         second = int(now)
-        measured = self._requests if self.spec.metric == "rps" else self._area
-        if self._known or self.ready:
-            self.decider.record(second, max(0.0, measured - self._reported))
-        self._known = self._known and self._area > 0
-        poked = self._desired <= 0 and self._area > 0
-        self._area, self._reported, self._requests = 0.0, 0.0, 0
+        report, busy = self.meter.close(now)
+        if self.meter.known or self.ready:
+            self.decider.record(second, report)
+        self.meter.known = self.meter.known and busy
+        poked = self._desired <= 0 and busy
         if second % TICK == 0 or poked:
             self._decide(now)
-        idle = not (self.in_flight or self.pods or self._known)
+        idle = not (self.meter.in_flight or self.pods or self.meter.known)
         if idle and self.decider.stable.is_empty(second):
             self._ticking = False
         else:
             self.world.at(now + 1.0, self._second, None)
 
     def _decide(self, now: float) -> None:
-        decision = self.decider.decide(now, len(self.ready))
+        decision = self.decider.decide(now, self.counted)
         if decision is None:
             return
         excess = decision.excess_burst_capacity
@@ -165,7 +158,7 @@ class Revision:
             self._reconcile(now)
 
     def _reconcile(self, now: float) -> None:
-        verdict = self.scaler.reconcile(now, self._desired, self._excess, len(self.ready))
+        verdict = self.scaler.reconcile(now, self._desired, self._excess, self.counted)
         if verdict.again is not None and (self._again is None or self._again > now + verdict.again):
             self._again = now + verdict.again
             self.world.at(self._again, self._look_again, None)
@@ -183,6 +176,7 @@ class Revision:
         for _ in range(replicas - len(self.pods)):
             pod = Pod(self.world.configuration.predictor, self.world.draw_start())
             self.pods.append(pod)
+            self.world.result.replicas.append((now, 1))
             if not self.begin(now, pod):
                 self.world.pending.append((self, pod))
         while len(self.pods) > replicas:
@@ -196,14 +190,17 @@ class Revision:
         placement = self.world.cluster.place(now, self.model)
         if placement is None:
             return False
-        pod.placement, pod.state, pod.awake_since = placement, State.STARTING, placement.bound
+        pod.placement, pod.state = placement, State.STARTING
         self.world.hold(placement.bound, 1)
         self.world.started(pod)
         prepared = now == 0.0 and len(self.pods) <= self.spec.min_scale  # what the service keeps was up before
-        seconds = 0.0 if prepared else self.world.draw_floor() + pod.start.ready
+        before = placement.at + (0.0 if prepared else self.world.draw_floor())
+        pod.awake_since = before
+        start = ColdStart(0.0) if prepared else pod.start
         if placement.cold_files and not prepared:
-            seconds += self.world.configuration.predictor.page_cache_cold
-        self.world.at(placement.at + seconds, self._started, pod)
+            start = replace(start, ready=start.ready + self.world.configuration.predictor.page_cache_cold)
+        self.world.at(before + start.ready, self._started, pod)
+        self.world.at(before + start.counted, self._count_pod, pod)
         return True
 
     def _started(self, now: float, pod: Pod) -> None:
@@ -212,20 +209,28 @@ class Revision:
         pod.state = State.READY
         self.ready.append(pod)
         self.room += self.spec.container_concurrency
-        self._reconcile(now)
         self._dispatch(now)
+        self._rest(now, pod)
         if not self._ticking:
             self._ticking = True
             self.world.at(float(int(now) + 1), self._second, None)
 
+    def _count_pod(self, now: float, pod: Pod) -> None:
+        if pod.state is State.READY:
+            pod.counted = True
+            self.counted += 1
+            self._reconcile(now)
+
     def _end(self, now: float, pod: Pod) -> None:
         self.pods.remove(pod)
+        self.world.result.replicas.append((now, -1))
         if pod.state is State.PENDING:
             pod.state = State.GONE
             self.world.pending.remove((self, pod))
             return
         if pod.state is State.READY:
             self.ready.remove(pod)
+            self.counted -= pod.counted
             self.room -= self.spec.container_concurrency - pod.in_flight
         pod.state = State.LEAVING
         assert pod.placement is not None
@@ -236,7 +241,10 @@ class Revision:
     def _drained(self, now: float, pod: Pod) -> None:
         pod.drained = True
         if not pod.in_flight:
-            self._gone(now, pod)
+            self._leave(now, pod)
+
+    def _leave(self, now: float, pod: Pod) -> None:
+        self.world.at(now + self.world.configuration.teardown, self._gone, pod)
 
     def _gone(self, now: float, pod: Pod) -> None:
         pod.state = State.GONE

@@ -4,7 +4,7 @@ After knative/serving pkg/reconciler/autoscaling/kpa/{kpa,scaler}.go (1.21). Pur
 again when `Verdict.again` says so, and when a decision or the number of ready pods has changed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -12,7 +12,6 @@ from predictor.lab.sim.kpa import Autoscaling
 
 UNKNOWN: Final = -1  # no decision: nothing was measured
 ACTIVATION_BUFFER: Final = 30.0  # seconds past the progress deadline before an activation is given up
-PROXIED_AGAIN: Final = 3.0  # seconds until another look at a revision that is behind the activator already
 
 
 class Status(Enum):
@@ -47,8 +46,8 @@ class Scaler:
             self.proxy_since = now if self.proxy_since is None else self.proxy_since
         else:
             self.proxy_since = None
-        self._observe(now, want, ready)
-        return verdict
+        # What it writes into the status has it looked at again at once.
+        return replace(verdict, again=0.0) if self._observe(now, want, ready) else verdict
 
     def _scale(self, now: float, desired: int) -> tuple[int, Verdict]:
         if desired < 0 and self.status is not Status.ACTIVATING:
@@ -63,7 +62,8 @@ class Scaler:
         return self._to_zero(now)
 
     def _to_zero(self, now: float) -> tuple[int, Verdict]:
-        spec, waited = self.spec, now - self.since
+        # Rounded: whoever comes back when told to has waited for long enough, whatever binary fractions say.
+        spec, waited = self.spec, round(now - self.since, 6)
         if self.status is Status.ACTIVATING:
             limit = spec.progress_deadline + ACTIVATION_BUFFER
             # A client that gave up does not stop the start of the pod that it has asked for.
@@ -71,7 +71,7 @@ class Scaler:
         if self.status is Status.ACTIVE:
             if waited < spec.window:
                 return 1, Verdict(1, spec.window - waited)
-            return 0, Verdict(None, PROXIED_AGAIN if self.proxy_since is not None else 0.0)
+            return 0, Verdict(None)
         grace, retention = spec.scale_to_zero_grace_period, spec.scale_to_zero_pod_retention_period
         if self.proxy_since is None:
             return 0, Verdict(None, 1.0)  # the probe's period: the activator is not in the path yet
@@ -79,15 +79,18 @@ class Scaler:
             return 0, Verdict(0)
         if waited < retention:
             return 0, Verdict(None, retention - waited)
-        proxied = now - self.proxy_since
+        proxied = round(now - self.proxy_since, 6)
         return (0, Verdict(0)) if proxied >= grace else (0, Verdict(None, grace - proxied))
 
-    def _observe(self, now: float, want: int, ready: int) -> None:
+    def _observe(self, now: float, want: int, ready: int) -> bool:
+        """Whether the status changes."""
         enough = max(1, self.spec.min_scale)
         status = self.status
         if want == 0:
             status = Status.INACTIVE
         elif want > 0 or self.status is not Status.INACTIVE:
             status = Status.ACTIVE if ready >= enough else Status.ACTIVATING
-        if status is not self.status:
-            self.status, self.since = status, now
+        if status is self.status:
+            return False
+        self.status, self.since = status, now
+        return True

@@ -12,7 +12,7 @@ from typing import Any
 from predictor.lab.sim.cluster import Cluster, Pool
 from predictor.lab.sim.edge import Edge, EdgeCache
 from predictor.lab.sim.kpa import Autoscaling
-from predictor.lab.sim.measured import DRAIN, PLATFORM_FLOOR, ColdStart, Predictor
+from predictor.lab.sim.measured import DRAIN, PLATFORM_FLOOR, TEARDOWN, ColdStart, Predictor
 from predictor.lab.sim.pod import Pod
 from predictor.lab.sim.revision import Revision
 from predictor.lab.sim.trace import Trace
@@ -42,10 +42,9 @@ class Configuration:
     edge: EdgeCache | None = field(default_factory=EdgeCache)  # None: nothing is in front of the activator
     floor: tuple[float, float] = PLATFORM_FLOOR  # a pod's start, beyond its process
     drain: float = DRAIN
+    teardown: float = TEARDOWN
     queue_depth: int = 10_000  # of the activator, for each revision
-    engine_sleeps_after: float | None = (
-        None  # idle seconds until the engine's process ends and the pod stays; None: never
-    )
+    engine_sleeps_after: float | None = None  # idle seconds until the engine ends and the pod stays; None: never
 
 
 @dataclass(kw_only=True)
@@ -60,6 +59,7 @@ class Run:
     busy_seconds: float  # of them, computing
     node_lives: list[float]  # empty where the pool is unbounded
     holds: list[tuple[float, int]]  # (moment, +1 or -1 GPU held), in order
+    replicas: list[tuple[float, int]]  # (moment, +1 or -1 pod wanted), in order: a pod that drains is none any more
     end: float
 
 
@@ -91,6 +91,7 @@ class World:
             busy_seconds=0.0,
             node_lives=[],
             holds=[],
+            replicas=[],
             end=0.0,
         )
         self.revisions = [Revision(self, model) for model in range(len(trace.models))]
@@ -185,9 +186,8 @@ class World:
 
     def _book(self, now: float, pod: Pod) -> None:
         assert pod.placement is not None
-        pod.sleep(now)
         self.result.pod_lives.append(max(0.0, now - pod.placement.bound))
-        self.result.engine_seconds += max(0.0, pod.awake_total)
+        self.result.engine_seconds += pod.held(now)
         self.result.busy_seconds += pod.engine.busy_seconds
 
     def _close(self, now: float) -> Run:

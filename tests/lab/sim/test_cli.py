@@ -44,11 +44,29 @@ def test_plan_prints_the_front_and_writes_values(tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     written = (tmp_path / "values.yaml").read_text()
     assert written in printed
-    assert yaml.safe_load(written)["autoscaling"]["maxReplicas"] == 2
+    assert yaml.safe_load(written)["predictor"]["scaling"]["maxReplicas"] == 2
     found = json.loads((tmp_path / "plan.json").read_text())
     assert found["chosen"] in found["tried"]
     assert found["chosen"]["latency"]["p95"] <= 6
     assert (tmp_path / "pareto.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_engine_may_sleep_and_a_plan_begin_with_another_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sim.json"
+    assert simulate([str(TRACE), "--config", "sdzero,knative-plain", "--sleep-after", "0.5", "--out", str(out)]) == 0
+    ours, plain = json.loads(out.read_text())["summaries"]
+    assert (ours["engine_sleeps_after"], plain["engine_sleeps_after"]) == (0.5, None)
+    assert ours["engine_seconds_per_image"] < ours["gpu_seconds_per_image"] / 2
+    words = ["--window", "30", "--scale-down-delay", "0", "--max-scale", "2", "--container-concurrency", "16"]
+    words += ["--scale-to-zero-pod-retention-period", "0", "--timeout-seconds", "300", "--min-scale", "0"]
+    held = []
+    for name in ("sdzero", "sdzero-ended-drains"):
+        assert plan(["--trace", str(TRACE), "--slo", "p95=1m", "--config", name, *words, "--out", str(tmp_path)]) == 0
+        held.append(json.loads((tmp_path / "plan.json").read_text())["chosen"]["gpu_seconds"])
+    assert held[1] < held[0]
+    capsys.readouterr()
 
 
 def test_a_plan_that_cannot_be_kept_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,9 @@
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import jsonschema
 import msgspec
 import pytest
 import yaml
@@ -12,6 +15,8 @@ from predictor.lab.sim.plan import Objective, Trial, pareto, search, values
 from predictor.lab.sim.results import Summary, summarise
 from predictor.lab.sim.trace import Trace
 from predictor.lab.sim.world import World
+
+CHART = Path(__file__).parents[3] / "charts" / "sdzero"
 
 
 @pytest.fixture
@@ -87,18 +92,24 @@ def test_the_front_has_only_what_nothing_beats(summary: Callable[..., Summary]) 
     assert pareto(trials, Objective("p95", 4.0)) == [trials[0], trials[2]]
 
 
-def test_values_are_yaml_for_the_chart() -> None:
+def test_values_are_what_the_chart_takes() -> None:
     text = values(Autoscaling(container_concurrency=16, window=30, max_scale=4, scale_to_zero_pod_retention_period=120))
-    assert yaml.safe_load(text)["autoscaling"] == {
-        "minReplicas": 0,
-        "maxReplicas": 4,
-        "containerConcurrency": 16,
-        "targetUtilizationPercentage": 70,
-        "window": "30s",
-        "scaleDownDelay": "0s",
-        "scaleToZeroPodRetentionPeriod": "120s",
+    found = yaml.safe_load(text)
+    assert found["predictor"] == {
         "timeoutSeconds": 300,
+        "scaling": {
+            "minReplicas": 0,
+            "maxReplicas": 4,
+            "containerConcurrency": 16,
+            "windowSeconds": 30,
+            "scaleDownDelaySeconds": 0,
+            "retentionSeconds": 120,
+        },
     }
+    schema = json.loads((Path(__file__).parents[3] / "charts" / "sdzero" / "values.schema.json").read_text())
+    jsonschema.validate(
+        found["predictor"], {**schema["definitions"]["predictor"], "definitions": schema["definitions"]}
+    )
 
 
 def test_a_setting_is_read_by_name() -> None:
