@@ -22,6 +22,7 @@ from loadtest.summary import plain
 from predictor.lab.bench.machine import commit
 from predictor.lab.sim.configurations import CONFIGURATIONS, changed, told
 from predictor.lab.sim.world import Configuration
+from predictor.lab.typed import typed
 
 AGREED: Final = ("p50", "p95", "pod_seconds", "replica_seconds")
 
@@ -115,7 +116,7 @@ def _compare(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         for name in ("pods", "replicas")
     }
     document = Agreement(
-        command=" ".join(["python -m loadtest.agreement", *(_shown(word) for word in argv)]),
+        command=typed("python -m loadtest.agreement", argv),
         commit=commit() or "unknown",
         run={
             "commit": result.commit,
@@ -175,11 +176,6 @@ def _configuration(arguments: argparse.Namespace) -> Configuration:
     warm = [samples.read(folder / "samples.csv") for folder in arguments.warm]
     kind = pods.predictor(base.predictor, warm, starts)
     return replace(base, autoscaling=autoscaling, predictor=kind, floor=(0.0, 0.0), edge=None)
-
-
-def _shown(word: str) -> str:
-    """Files by name alone: results hold no paths."""
-    return Path(word).name if "/" in word else word
 
 
 def _result(folder: Path) -> Result:

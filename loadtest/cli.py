@@ -17,6 +17,7 @@ from loadtest.dialects import DIALECTS, GRPC
 from loadtest.job import KEY, TargetSpec
 from loadtest.requirements import Requirement
 from loadtest.scenarios import SCENARIOS, changed
+from predictor.lab.typed import typed
 
 PASSED, UNMET, UNUSABLE, BROKEN = 0, 1, 2, 3
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
         targets = _targets(arguments)
     except ValueError as error:
         parser.error(str(error))
-    return _run(arguments, _typed(argv), scenario, targets, requirements)
+    return _run(arguments, typed("sdzero loadtest", argv), scenario, targets, requirements)
 
 
 def _run(
@@ -206,15 +207,6 @@ def _said(found: Any) -> str:
         got = gate.problem or f"{'at least ' if gate.at_least else ''}{gate.got:g}"
         lines.append(f"{'met    ' if gate.met else 'NOT MET'}  {gate.text}  ({got})")
     return "\n".join(lines)
-
-
-def _typed(words: Sequence[str]) -> str:
-    """What was typed; files by name alone and addresses not at all, for results hold neither."""
-    shown = []
-    for word in words:
-        address = "://" in word or ": " in word
-        shown.append("…" if address else Path(word).name if "/" in word else word)
-    return " ".join(["sdzero loadtest", *shown])
 
 
 def _fail(words: str, status: int) -> int:

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -87,12 +86,6 @@ def facts(trace: Trace) -> dict[str, Any]:
         "models": len(trace.models),
         "seconds": trace.seconds,
     }
-
-
-def typed(command: str, argv: Sequence[str] | None) -> str:
-    """What was typed; files by name alone, for results hold no paths."""
-    words = list(sys.argv[2:] if argv is None else argv)
-    return " ".join(["sdzero", command, *(Path(word).name if "/" in word else word for word in words)])
 
 
 def bar(total: int, words: str) -> Any:

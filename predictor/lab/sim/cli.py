@@ -17,6 +17,7 @@ from predictor.lab.sim.configurations import CONFIGURATIONS, changed
 from predictor.lab.sim.cost import Price
 from predictor.lab.sim.kpa import Autoscaling
 from predictor.lab.sim.world import Run, World
+from predictor.lab.typed import typed
 
 
 def simulate(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +47,7 @@ def simulate(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--on-demand-price", metavar="NAME", help="of what sleeps, in the break-even; default --price")
     arguments = parser.parse_args(argv)
     try:
-        return _simulate(arguments, options.typed("simulate", argv))
+        return _simulate(arguments, typed("sdzero simulate", sys.argv[2:] if argv is None else argv))
     except (ValueError, OSError) as error:
         print(f"sdzero simulate: {error}", file=sys.stderr)
         return 2
@@ -71,7 +72,7 @@ def plan(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for plan.json, pareto.png and values.yaml")
     arguments = parser.parse_args(argv)
     try:
-        return _plan(arguments, options.typed("plan", argv))
+        return _plan(arguments, typed("sdzero plan", sys.argv[2:] if argv is None else argv))
     except (ValueError, OSError) as error:
         print(f"sdzero plan: {error}", file=sys.stderr)
         return 2
