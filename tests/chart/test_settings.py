@@ -12,12 +12,22 @@ from predictor import cli
 from predictor.edge.settings import EdgeSettings
 from predictor.settings import EngineSettings, ServerSettings
 from tests.chart.projection import component, container, services
-from tests.chart.rendering import CHART, Object, named
+from tests.chart.rendering import CHART, Object, named, template
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 # Settings that the chart derives from other values, or that the image has; these cannot be given.
 OF_THE_CHART = {
-    "predictor": {"model", "bundle", "device", "model_name", "http_port", "grpc_port", "timeout_seconds", "end_drain"},
+    "predictor": {
+        "model",
+        "bundle",
+        "device",
+        "model_name",
+        "http_port",
+        "grpc_port",
+        "timeout_seconds",
+        "sleep_after_seconds",
+        "end_drain",
+    },
     "edge": {
         "predictor_url",
         "model_name",
@@ -92,6 +102,23 @@ def test_predictors_start_with_what_they_are_given(objects, monkeypatch):
         assert (engine.device == "cuda") == any("gpu" in name or "/" in name for name in one["resources"]["limits"])
 
 
+def test_only_a_predictor_on_a_gpu_that_is_shared_sleeps(objects, monkeypatch):
+    for service in made(objects, "predictor"):
+        _, server = started(monkeypatch, service, "server")
+        shared = "nvidia.com/gpu.shared" in container(service)["resources"]["limits"]
+        assert server.sleep_after_seconds == (60 if shared else 0)
+        # A pod that goes before its engine would sleep has nothing of it.
+        if shared:
+            assert service["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/min-scale"] == "1"
+
+
+def test_an_answer_may_begin_while_its_request_ends(objects):
+    for service in made(objects, "predictor") + made(objects, "transformer"):
+        annotations = service["spec"]["template"]["metadata"]["annotations"]
+        http = container(service)["ports"][0].get("name") != "h2c"  # HTTP/2 can do so anyway
+        assert annotations.get("features.knative.dev/http-full-duplex") == ("Enabled" if http else None)
+
+
 def test_edges_start_with_what_they_are_given(objects, monkeypatch):
     for service in made(objects, "transformer"):
         (settings,) = started(monkeypatch, service, "edge")
@@ -155,3 +182,10 @@ def test_the_demo_model_s_capabilities_are_what_the_command_writes(form, sdzero,
     assert ended.returncode == 0, ended.stderr
     carried = json.loads((CHART / "files" / f"{name}.capabilities.json").read_text(encoding="utf-8"))
     assert carried == json.loads(ended.stdout)
+
+
+def test_an_edge_is_told_the_limits_that_its_predictor_has(helm):
+    limits = {"max_images": 3, "max_steps": 40, "max_prompt_bytes": 100}
+    (config,) = named(template(helm, {"predictor": {"settings": limits}}), "ConfigMap", "sdzero-shapes-config")
+    plain = json.loads((CHART / "files" / "shapes.bundle.capabilities.json").read_text(encoding="utf-8"))
+    assert json.loads(config["data"]["capabilities.json"]) == plain | limits

@@ -77,12 +77,18 @@
 {{- toJson $some -}}
 {{- end }}
 
-{{- /* What the model can do, as text, from the values or from a file of the chart: (dict "root" $ "model" COMPLETE). */ -}}
+{{- /* What the model can do, as text, from the values or from a file of the chart, with the limits that the predictor is
+told to have: (dict "root" $ "model" COMPLETE). */ -}}
 {{- define "sdzero.capabilities" -}}
-{{- if hasPrefix "files/" .model.capabilities -}}
-{{- .root.Files.Get .model.capabilities -}}
+{{- $text := .model.capabilities -}}
+{{- if hasPrefix "files/" $text -}}
+{{- $text = .root.Files.Get $text -}}
+{{- end -}}
+{{- $limits := pick .model.predictor.settings "max_images" "max_steps" "max_prompt_bytes" -}}
+{{- if and $text $limits -}}
+{{- mergeOverwrite (fromJson $text) $limits | toJson -}}
 {{- else -}}
-{{- .model.capabilities -}}
+{{- $text -}}
 {{- end -}}
 {{- end }}
 
